@@ -1,0 +1,28 @@
+//! Plain types and pure rules. Nothing here does I/O, waits, or asks for the time: `now` and random rolls are arguments.
+
+pub mod account;
+
+pub mod refresh;
+
+pub mod secret;
+
+pub mod timestamp;
+
+/// A value that a caller gave us and that we refuse, with the field it stood in and a sentence that says what to do.
+///
+/// The sentence never repeats the value: it may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Invalid {
+    /// The field's name as the caller spelled it, `appid` for example.
+    pub field: &'static str,
+    /// What is wrong and what to do about it.
+    pub reason: String,
+}
+
+impl Invalid {
+    /// An error for `field` with the sentence `reason`.
+    pub fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        Self { field, reason: reason.into() }
+    }
+}

@@ -1,0 +1,4 @@
+//! wxtoken: a central token server for WeChat accounts.
+
+pub mod clock;
+pub mod domain;
