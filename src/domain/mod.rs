@@ -1,12 +1,15 @@
 //! Plain types and pure rules. Nothing here does I/O, waits, or asks for the time: `now` and random rolls are arguments.
 
 pub mod account;
-
+pub mod budget;
+pub mod health;
+pub mod key;
 pub mod refresh;
-
+pub mod schedule;
 pub mod secret;
-
+pub mod signature;
 pub mod timestamp;
+pub mod token;
 
 /// A value that a caller gave us and that we refuse, with the field it stood in and a sentence that says what to do.
 ///

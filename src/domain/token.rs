@@ -1,0 +1,96 @@
+//! A token as the database keeps it, and what one settled call makes of it.
+
+use std::fmt;
+
+use super::account::{AppId, TokenType};
+use super::budget::Spent;
+use super::refresh::{Outcome, Trigger};
+use super::schedule::Life;
+use super::secret::TokenValue;
+use super::timestamp::Timestamp;
+
+/// What names a token: the row's primary key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenKey {
+    /// The account.
+    pub appid: AppId,
+    /// The kind of token.
+    pub token_type: TokenType,
+}
+
+impl TokenKey {
+    /// The token of `token_type` of the account `appid`.
+    pub fn new(appid: AppId, token_type: TokenType) -> Self {
+        Self { appid, token_type }
+    }
+}
+
+impl fmt::Display for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.token_type, self.appid)
+    }
+}
+
+/// A value that WeChat gave us, with its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The secret text.
+    pub text: TokenValue,
+    /// From the first request that brought it to its expiry.
+    pub life: Life,
+    /// Keyed fingerprint of the text, 16 hexadecimal digits: tells values apart without showing them.
+    pub fingerprint: String,
+}
+
+/// The state of one token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Which token this is.
+    pub key: TokenKey,
+    /// The current value; `None` before the first success and after the account was removed.
+    pub value: Option<Value>,
+    /// The value before this one.
+    pub previous: Option<TokenValue>,
+    /// How many values there have been.
+    pub version: i64,
+    /// How many claims there have been.
+    pub generation: i64,
+    /// When to refresh next.
+    pub refresh_at: Timestamp,
+    /// Until when the present claim holds; in the past when there is none.
+    pub leased_until: Timestamp,
+    /// The instance whose claim is not settled.
+    pub leased_by: Option<String>,
+    /// What the last settled calls came to.
+    pub record: Record,
+    /// What has been spent of the day's budget.
+    pub spent: Spent,
+    /// When anything but the lease last changed.
+    pub changed_at: Timestamp,
+}
+
+/// What the last calls for a token came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    /// Failures since the last success.
+    pub failures: u32,
+    /// When a call last succeeded; zero before the first.
+    pub last_success_at: Timestamp,
+    /// When a call last ended; zero before the first.
+    pub last_call_at: Timestamp,
+    /// How the last call ended.
+    pub last_outcome: Option<Outcome>,
+    /// Why the last call ran.
+    pub last_trigger: Option<Trigger>,
+    /// WeChat's code if the last call failed with one.
+    pub last_errcode: Option<i64>,
+    /// WeChat's text, or what happened, if the last call failed; cleaned.
+    pub last_errmsg: Option<String>,
+}
+
+impl Token {
+    /// The value if it is alive at `now`.
+    pub fn valid(&self, now: Timestamp) -> Option<&Value> {
+        self.value.as_ref().filter(|value| now < value.life.until)
+    }
+}
