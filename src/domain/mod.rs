@@ -7,6 +7,7 @@ pub mod key;
 pub mod refresh;
 pub mod schedule;
 pub mod secret;
+pub mod settlement;
 pub mod signature;
 pub mod timestamp;
 pub mod token;

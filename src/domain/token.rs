@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::account::{AppId, TokenType};
+use super::account::{AppId, Mode, TokenType};
 use super::budget::Spent;
-use super::refresh::{Outcome, Trigger};
+use super::refresh::{CallKind, Outcome, Trigger};
 use super::schedule::Life;
 use super::secret::TokenValue;
 use super::timestamp::Timestamp;
@@ -47,7 +47,11 @@ pub struct Value {
 pub struct Token {
     /// Which token this is.
     pub key: TokenKey,
-    /// The current value; `None` before the first success and after the account was removed.
+    /// The mode of its account.
+    pub mode: Mode,
+    /// Whether the account still keeps this type; a row that is not kept has no value and is never due.
+    pub kept: bool,
+    /// The current value; `None` before the first success.
     pub value: Option<Value>,
     /// The value before this one.
     pub previous: Option<TokenValue>,
@@ -65,8 +69,8 @@ pub struct Token {
     pub record: Record,
     /// What has been spent of the day's budget.
     pub spent: Spent,
-    /// When anything but the lease last changed.
-    pub changed_at: Timestamp,
+    /// Counts the changes of anything but the lease; of two states of a row the one with more is the newer.
+    pub revision: i64,
 }
 
 /// What the last calls for a token came to.
@@ -93,4 +97,19 @@ impl Token {
     pub fn valid(&self, now: Timestamp) -> Option<&Value> {
         self.value.as_ref().filter(|value| now < value.life.until)
     }
+}
+
+/// The right to make one call for one token, won in a transaction and good until it is settled or its lease ends.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The token as it was when it was claimed.
+    pub token: Token,
+    /// What to ask of WeChat.
+    pub call: CallKind,
+    /// Why.
+    pub trigger: Trigger,
+    /// The claim's number, by which a late settle is told from a timely one.
+    pub generation: i64,
+    /// When it was won.
+    pub claimed_at: Timestamp,
 }

@@ -1,0 +1,32 @@
+-- One row for each token kept: how it is doing now. Part of the contract. The words of `health` are those of the HTTP API.
+-- `budget_left`: forced refreshes in stable mode, mints in plain mode, that the limits still allow on this Beijing day; NULL for tickets.
+CREATE VIEW wx_report_accounts AS
+SELECT
+    t.appid AS appid,
+    a.name AS account_name,
+    t.token_type AS token_type,
+    CASE
+        WHEN a.enabled = FALSE THEN 'disabled'
+        WHEN t.expires_at > n.ms AND t.failures = 0 THEN 'healthy'
+        WHEN t.expires_at > n.ms THEN 'degraded'
+        WHEN t.failures = 0 AND t.fingerprint IS NULL THEN 'pending'
+        ELSE 'down'
+    END AS health,
+    CASE WHEN t.expires_at > 0 THEN to_timestamp(t.expires_at / 1000.0) END AS valid_until,
+    CASE WHEN t.last_success_at > 0 THEN to_timestamp(t.last_success_at / 1000.0) END AS last_success_at,
+    t.failures AS consecutive_failures,
+    t.last_errcode AS last_errcode,
+    CASE WHEN t.budget_day = (n.ms + 28800000) / 86400000 THEN t.calls_today ELSE 0 END AS refreshes_today,
+    CASE WHEN t.budget_day = (n.ms + 28800000) / 86400000 THEN t.forced_today ELSE 0 END AS forced_today,
+    CASE
+        WHEN t.token_type <> 'access_token' THEN NULL
+        WHEN t.budget_day <> (n.ms + 28800000) / 86400000 THEN t.budget_limit
+        WHEN t.mode = 'plain' THEN t.budget_limit - t.plain_today
+        ELSE t.budget_limit - t.forced_today
+    END AS budget_left,
+    t.mode AS mode,
+    CASE WHEN t.refresh_at < 253402300799999 THEN to_timestamp(t.refresh_at / 1000.0) END AS next_refresh_at
+FROM wx_token t
+JOIN wx_account a ON a.appid = t.appid
+CROSS JOIN (SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS ms) n
+WHERE a.removed_at IS NULL AND t.kept = TRUE;

@@ -1,0 +1,450 @@
+//! Every difference between the three databases, and nothing else: statements are written once, elsewhere, in the subset they share.
+//!
+//! | difference | SQLite | PostgreSQL | MySQL, MariaDB |
+//! |---|---|---|---|
+//! | placeholder | `?` | `?` becomes `$n` | `?` |
+//! | a writing transaction opens with | `BEGIN IMMEDIATE` | `BEGIN` | `BEGIN` |
+//! | `{for_update}`, `{skip_locked}` | nothing: there is one writer | row lock | row lock |
+//! | pools | one writer, readers that cannot write | writers, readers | writers, readers |
+//! | session | WAL, busy timeout | read committed, lock and idle limits | the same |
+//! | worth another try | busy, locked | serialization, deadlock | deadlock, lock wait |
+//!
+//! Reads outside a transaction go through the pool of readers, so that a slow report never makes a refresh wait for a connection.
+
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MySqlRow};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::{Executor, FromRow, MySql, MySqlConnection, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+
+use super::{FailureKind, StoreError};
+use crate::domain::timestamp::Timestamp;
+
+const WRITERS: u32 = 8;
+const READERS: u32 = 8;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Every statement of the program is kept prepared: on MySQL one that is not costs a round trip and a delayed acknowledgement.
+const STATEMENT_CACHE: usize = 512;
+
+/// Which database a URL names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// A file, embedded.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+    /// MySQL 8.0 or MariaDB 10.6 and later.
+    Mysql,
+}
+
+impl Dialect {
+    /// Reads the scheme of a database URL; `None` for any other scheme.
+    pub fn of_url(url: &str) -> Option<Self> {
+        match url.split(':').next()? {
+            "sqlite" => Some(Self::Sqlite),
+            "postgres" | "postgresql" => Some(Self::Postgres),
+            "mysql" | "mariadb" => Some(Self::Mysql),
+            _ => None,
+        }
+    }
+}
+
+/// A row type that all three drivers can fill.
+pub(super) trait Record:
+    for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, MySqlRow> + Send + Unpin
+{
+}
+
+impl<T> Record for T where
+    T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, MySqlRow> + Send + Unpin
+{
+}
+
+/// A value that can be bound to a placeholder.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value<'a> {
+    Int(i64),
+    MaybeInt(Option<i64>),
+    Text(&'a str),
+    MaybeText(Option<&'a str>),
+    Bool(bool),
+}
+
+macro_rules! value_from {
+    ($($from:ty => |$name:ident| $value:expr,)+) => {
+        $(impl<'a> From<$from> for Value<'a> {
+            fn from($name: $from) -> Self {
+                $value
+            }
+        })+
+    };
+}
+
+value_from! {
+    i64 => |number| Self::Int(number),
+    u32 => |number| Self::Int(i64::from(number)),
+    Option<i64> => |number| Self::MaybeInt(number),
+    Timestamp => |moment| Self::Int(moment.as_millis()),
+    Option<Timestamp> => |moment| Self::MaybeInt(moment.map(Timestamp::as_millis)),
+    &'a str => |text| Self::Text(text),
+    &'a String => |text| Self::Text(text),
+    Option<&'a str> => |text| Self::MaybeText(text),
+    bool => |flag| Self::Bool(flag),
+}
+
+/// The values for a statement's placeholders, in order.
+macro_rules! bind {
+    ($($value:expr),* $(,)?) => { &[$($crate::store::db::Value::from($value)),*] };
+}
+pub(super) use bind;
+
+macro_rules! bound {
+    ($query:expr, $values:expr) => {{
+        let mut query = $query;
+        for value in $values {
+            query = match *value {
+                Value::Int(number) => query.bind(number),
+                Value::MaybeInt(number) => query.bind(number),
+                Value::Text(text) => query.bind(text),
+                Value::MaybeText(text) => query.bind(text),
+                Value::Bool(flag) => query.bind(flag),
+            };
+        }
+        query
+    }};
+}
+
+/// Runs the same expression against whichever of the three a handle holds.
+macro_rules! on_each {
+    ($handle:expr, $inner:ident => $run:expr) => {
+        match $handle {
+            Handle::Sqlite($inner) => $run,
+            Handle::Postgres($inner) => $run,
+            Handle::Mysql($inner) => $run,
+        }
+    };
+}
+
+enum Handle<S, P, M> {
+    Sqlite(S),
+    Postgres(P),
+    Mysql(M),
+}
+
+impl<S, P, M> Handle<S, P, M> {
+    fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+            Self::Mysql(_) => Dialect::Mysql,
+        }
+    }
+}
+
+struct Pools<T> {
+    writers: T,
+    readers: T,
+}
+
+/// An open database.
+pub struct Db {
+    pools: Handle<Pools<SqlitePool>, Pools<PgPool>, Pools<MySqlPool>>,
+    /// Held for as long as we may write to an SQLite file: one process at a time.
+    _lock: Option<File>,
+}
+
+/// An open transaction; dropping it rolls it back.
+pub(super) struct Tx {
+    inner: Handle<Transaction<'static, Sqlite>, Transaction<'static, Postgres>, Transaction<'static, MySql>>,
+}
+
+impl Db {
+    /// Opens the database that `url` names, making an SQLite file that is not there yet.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        Self::connect(url, false).await
+    }
+
+    /// Opens the database without the means to change it. An SQLite file must exist.
+    pub async fn open_read_only(url: &str) -> Result<Self, StoreError> {
+        Self::connect(url, true).await
+    }
+
+    async fn connect(url: &str, read_only: bool) -> Result<Self, StoreError> {
+        let (pools, lock) = match Dialect::of_url(url) {
+            Some(Dialect::Sqlite) => {
+                let (pools, lock) = sqlite_pools(url, read_only).await?;
+                (Handle::Sqlite(pools), lock)
+            }
+            Some(Dialect::Postgres) => (Handle::Postgres(postgres_pools(url).await?), None),
+            Some(Dialect::Mysql) => (Handle::Mysql(mysql_pools(url).await?), None),
+            None => return Err(StoreError::UnknownScheme),
+        };
+        Ok(Self { pools, _lock: lock })
+    }
+
+    /// Which database this is.
+    pub fn dialect(&self) -> Dialect {
+        self.pools.dialect()
+    }
+
+    pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
+        let inner = match &self.pools {
+            Handle::Sqlite(pools) => Handle::Sqlite(pools.writers.begin_with("BEGIN IMMEDIATE").await?),
+            Handle::Postgres(pools) => Handle::Postgres(pools.writers.begin().await?),
+            Handle::Mysql(pools) => Handle::Mysql(pools.writers.begin().await?),
+        };
+        Ok(Tx { inner })
+    }
+
+    pub(super) async fn fetch_all<T: Record>(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<T>, StoreError> {
+        let sql = rendered(self.dialect(), sql);
+        on_each!(&self.pools, pools => Ok(bound!(sqlx::query_as(sql), values).fetch_all(&pools.readers).await?))
+    }
+
+    pub(super) async fn fetch_optional<T: Record>(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Option<T>, StoreError> {
+        let sql = rendered(self.dialect(), sql);
+        on_each!(&self.pools, pools => Ok(bound!(sqlx::query_as(sql), values).fetch_optional(&pools.readers).await?))
+    }
+
+    /// Brings the schema up to date.
+    pub(super) async fn migrate(&self, mut migrator: Migrator) -> Result<(), MigrateError> {
+        match &self.pools {
+            Handle::Sqlite(pools) => migrator.run(&mut *pools.writers.acquire().await?).await,
+            Handle::Postgres(pools) => migrator.run(&mut *pools.writers.acquire().await?).await,
+            Handle::Mysql(pools) => {
+                let mut conn = pools.writers.acquire().await?;
+                conn.lock().await?;
+                // MySQL commits each DDL statement by itself, so a process killed inside a migration leaves it marked as half done. Each is a
+                // single statement that may run again; nobody else can be inside one, because we hold the migration lock.
+                let forget = "DELETE FROM wx_migrations WHERE success = FALSE";
+                if table_exists_on(&mut conn, "wx_migrations").await? {
+                    sqlx::query(forget).execute(&mut *conn).await?;
+                }
+                let result = migrator.set_locking(false).run(&mut *conn).await;
+                conn.unlock().await?;
+                result
+            }
+        }
+    }
+
+    /// Whether the database has a table of this name.
+    pub(super) async fn table_exists(&self, name: &str) -> Result<bool, StoreError> {
+        let found: Option<(String,)> = match &self.pools {
+            Handle::Sqlite(pools) => {
+                let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = ?";
+                sqlx::query_as(sql).bind(name).fetch_optional(&pools.readers).await?
+            }
+            Handle::Postgres(pools) => {
+                let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1";
+                sqlx::query_as(sql).bind(name).fetch_optional(&pools.readers).await?
+            }
+            Handle::Mysql(pools) => return Ok(table_exists_on(&mut *pools.readers.acquire().await?, name).await?),
+        };
+        Ok(found.is_some())
+    }
+
+    /// Closes every connection, waiting for those in use.
+    pub async fn close(&self) {
+        on_each!(&self.pools, pools => {
+            pools.readers.close().await;
+            pools.writers.close().await;
+        });
+    }
+}
+
+impl Tx {
+    pub(super) async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+        let sql = rendered(self.inner.dialect(), sql);
+        on_each!(&mut self.inner, tx => Ok(bound!(sqlx::query(sql), values).execute(&mut **tx).await?.rows_affected()))
+    }
+
+    pub(super) async fn fetch_all<T: Record>(
+        &mut self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<T>, StoreError> {
+        let sql = rendered(self.inner.dialect(), sql);
+        on_each!(&mut self.inner, tx => Ok(bound!(sqlx::query_as(sql), values).fetch_all(&mut **tx).await?))
+    }
+
+    pub(super) async fn fetch_optional<T: Record>(
+        &mut self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Option<T>, StoreError> {
+        let sql = rendered(self.inner.dialect(), sql);
+        on_each!(&mut self.inner, tx => Ok(bound!(sqlx::query_as(sql), values).fetch_optional(&mut **tx).await?))
+    }
+
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        on_each!(self.inner, tx => Ok(tx.commit().await?))
+    }
+}
+
+/// The statement in the words of `dialect`. Each is rendered once and kept for good: there are as many as the program has literals.
+fn rendered(dialect: Dialect, sql: &'static str) -> &'static str {
+    static RENDERED: LazyLock<Mutex<HashMap<(Dialect, &'static str), &'static str>>> = LazyLock::new(Mutex::default);
+    let mut rendered = RENDERED.lock().unwrap_or_else(PoisonError::into_inner);
+    rendered.entry((dialect, sql)).or_insert_with(|| Box::leak(render(dialect, sql).into_boxed_str()))
+}
+
+/// Fills the slots of a statement and numbers its placeholders.
+pub fn render(dialect: Dialect, sql: &str) -> String {
+    let (lock, skip) = match dialect {
+        Dialect::Sqlite => ("", ""),
+        Dialect::Postgres | Dialect::Mysql => ("FOR UPDATE", "FOR UPDATE SKIP LOCKED"),
+    };
+    let sql = sql.replace("{for_update}", lock).replace("{skip_locked}", skip);
+    if dialect != Dialect::Postgres {
+        return sql;
+    }
+    let mut numbered = String::with_capacity(sql.len() + 32);
+    for (number, part) in sql.split('?').enumerate() {
+        if number > 0 {
+            numbered.push('$');
+            numbered.push_str(&number.to_string());
+        }
+        numbered.push_str(part);
+    }
+    numbered
+}
+
+/// The file of an SQLite URL; `None` when it names a database in memory, which a restart would empty.
+pub fn sqlite_path(url: &str) -> Option<PathBuf> {
+    let options = SqliteConnectOptions::from_str(url).ok()?;
+    let path = options.get_filename();
+    (!url.contains(":memory:") && !url.contains("mode=memory") && !path.as_os_str().is_empty()).then(|| path.to_owned())
+}
+
+/// Takes the right to write an SQLite file. The lock is on a file of its own, because SQLite uses locks on the database itself.
+fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let open = || File::options().create(true).truncate(false).write(true).open(&name);
+    let file = open().map_err(|source| StoreError::open(&path.display().to_string(), source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::open(&path.display().to_string(), source)),
+    }
+}
+
+async fn sqlite_pools(url: &str, read_only: bool) -> Result<(Pools<SqlitePool>, Option<File>), StoreError> {
+    let path = sqlite_path(url).ok_or(StoreError::InMemory)?;
+    let shown = path.display().to_string();
+    let lock = if read_only { None } else { Some(lock_sqlite(&path)?) };
+    let reading = SqliteConnectOptions::new()
+        .filename(&path)
+        .read_only(true)
+        .foreign_keys(true)
+        .busy_timeout(ACQUIRE_TIMEOUT)
+        .statement_cache_capacity(STATEMENT_CACHE);
+    let writing = reading.clone().read_only(false).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    let writing = if read_only { reading.clone() } else { writing.synchronous(SqliteSynchronous::Full) };
+    let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+    let writers = pool(1).connect_with(writing).await.map_err(|source| StoreError::open(&shown, source))?;
+    let readers = pool(READERS).connect_lazy_with(reading);
+    Ok((Pools { writers, readers }, lock))
+}
+
+async fn postgres_pools(url: &str) -> Result<Pools<PgPool>, StoreError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| StoreError::MalformedUrl)?
+        .application_name("wxtoken")
+        .statement_cache_capacity(STATEMENT_CACHE)
+        .options([
+            ("default_transaction_isolation", "read\\ committed"),
+            ("lock_timeout", "3s"),
+            ("idle_in_transaction_session_timeout", "15s"),
+        ]);
+    let pool = |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+    let writers = pool(WRITERS).connect_with(options.clone()).await;
+    let writers = writers.map_err(|source| StoreError::open("the PostgreSQL server", source))?;
+    Ok(Pools { writers, readers: pool(READERS).connect_lazy_with(options) })
+}
+
+async fn mysql_pools(url: &str) -> Result<Pools<MySqlPool>, StoreError> {
+    let options = MySqlConnectOptions::from_str(&url.replacen("mariadb:", "mysql:", 1))
+        .map_err(|_| StoreError::MalformedUrl)?
+        .statement_cache_capacity(STATEMENT_CACHE);
+    let pool = |connections| {
+        MySqlPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
+            |conn, _| {
+                Box::pin(async move {
+                    conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                    conn.execute("SET SESSION innodb_lock_wait_timeout = 3").await?;
+                    // Only MariaDB has this limit; MySQL answers that it knows no such variable.
+                    let _ = conn.execute("SET SESSION idle_transaction_timeout = 15").await;
+                    Ok(())
+                })
+            },
+        )
+    };
+    let writers = pool(WRITERS).connect_with(options.clone()).await;
+    let writers = writers.map_err(|source| StoreError::open("the MySQL server", source))?;
+    Ok(Pools { writers, readers: pool(READERS).connect_lazy_with(options) })
+}
+
+async fn table_exists_on(conn: &mut MySqlConnection, name: &str) -> Result<bool, sqlx::Error> {
+    let sql = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
+    let (count,): (i64,) = sqlx::query_as(sql).bind(name).fetch_one(conn).await?;
+    Ok(count > 0)
+}
+
+/// What the caller of a failed statement needs to know about it.
+pub(super) fn kind_of(error: &sqlx::Error) -> FailureKind {
+    let sqlx::Error::Database(error) = error else {
+        return match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::RowNotFound => {
+                FailureKind::Other
+            }
+            _ => FailureKind::Unavailable,
+        };
+    };
+    if error.is_unique_violation() {
+        return FailureKind::Duplicate;
+    }
+    let mysql = error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
+    match (mysql, error.code().as_deref()) {
+        (Some(1205 | 1213), _) => FailureKind::Conflict,
+        (Some(1040 | 1053 | 1203 | 1290), _) => FailureKind::Unavailable,
+        (Some(_), _) => FailureKind::Other,
+        (None, Some("5" | "6" | "261" | "262" | "517" | "40001" | "40P01" | "55P03")) => FailureKind::Conflict,
+        (None, Some("8" | "10" | "13" | "14" | "53300" | "57P01" | "57P02" | "57P03" | "25006")) => FailureKind::Unavailable,
+        _ => FailureKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_put_into_each_dialects_words() {
+        let sql = "SELECT a FROM t WHERE b = ? AND c = ? {skip_locked}";
+        assert_eq!(render(Dialect::Postgres, sql), "SELECT a FROM t WHERE b = $1 AND c = $2 FOR UPDATE SKIP LOCKED");
+        assert_eq!(render(Dialect::Mysql, sql), "SELECT a FROM t WHERE b = ? AND c = ? FOR UPDATE SKIP LOCKED");
+        assert_eq!(render(Dialect::Sqlite, sql), "SELECT a FROM t WHERE b = ? AND c = ? ");
+    }
+
+    #[test]
+    fn a_database_in_memory_has_no_file() {
+        assert_eq!(sqlite_path("sqlite://data/wx.db"), Some(PathBuf::from("data/wx.db")));
+        assert_eq!(sqlite_path("sqlite::memory:"), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! The check value by which a master key proves itself before the first write.
+
+use super::StoreError;
+use super::db::{Db, bind};
+use super::migrate::{Schema, inspect};
+use crate::domain::timestamp::Timestamp;
+use crate::seal::Sealer;
+
+/// Whether a database has been sealed under a master key before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seal {
+    /// It has no check value: any key may become its key.
+    Unset,
+    /// The given key is its key.
+    Proven,
+}
+
+/// Holds `sealer` against the database's check value, without a write.
+///
+/// # Errors
+/// [`StoreError::OtherMasterKey`] when the database was sealed under another key.
+pub async fn verify(db: &Db, sealer: &Sealer) -> Result<Seal, StoreError> {
+    if inspect(db).await? == Schema::Empty || !db.table_exists("wx_master_key").await? {
+        return Ok(Seal::Unset);
+    }
+    let rows: Vec<(String, String)> =
+        db.fetch_all("SELECT key_id, check_value FROM wx_master_key ORDER BY created_at", &[]).await?;
+    if rows.is_empty() {
+        return Ok(Seal::Unset);
+    }
+    if rows.iter().any(|(_, check_value)| sealer.verify(check_value).is_ok()) {
+        return Ok(Seal::Proven);
+    }
+    let expected = rows.into_iter().map(|(key_id, _)| key_id).collect::<Vec<_>>().join(", ");
+    Err(StoreError::OtherMasterKey { expected, present: sealer.key_id() })
+}
+
+/// Stores the check value of a database's first master key. Of several instances that start at once with different keys one wins.
+///
+/// # Errors
+/// [`StoreError::OtherMasterKey`] when another key won.
+pub async fn enroll(db: &Db, sealer: &Sealer, now: Timestamp) -> Result<(), StoreError> {
+    let check_value = sealer.check_value().map_err(StoreError::Seal)?;
+    // The first row has a fixed place in the order of keys; a rival that meant to be first runs into the primary key.
+    let mut tx = db.begin().await?;
+    let taken: Vec<(String,)> = tx.fetch_all("SELECT key_id FROM wx_master_key {for_update}", &[]).await?;
+    if taken.is_empty() {
+        let sql = "INSERT INTO wx_master_key (key_id, check_value, created_at) VALUES (?, ?, ?)";
+        tx.execute(sql, bind![&sealer.key_id(), &check_value, now]).await?;
+        tx.commit().await?;
+    }
+    verify(db, sealer).await.map(drop)
+}

@@ -1,0 +1,202 @@
+//! SQL. One file a table; `db` holds every difference between the three databases.
+
+pub mod account;
+pub mod audit;
+pub mod db;
+pub mod history;
+pub mod key;
+pub mod master_key;
+pub mod migrate;
+pub mod token;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use db::Db;
+
+use crate::domain::budget::Limits;
+use crate::seal::{SealError, Sealer};
+
+type Source = Box<dyn Error + Send + Sync>;
+
+/// What went wrong in the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL's scheme is none that we know.
+    #[error("DATABASE_URL must begin with sqlite:, postgres: or mysql:")]
+    UnknownScheme,
+    /// The URL does not parse. It may hold a password, so it is not repeated.
+    #[error("DATABASE_URL is malformed; write it like postgres://user:password@host:5432/name, special characters percent-encoded")]
+    MalformedUrl,
+    /// An SQLite database in memory.
+    #[error("DATABASE_URL names an SQLite database in memory, which a restart would empty; name a file")]
+    InMemory,
+    /// Another process serves the same SQLite file.
+    #[error("another wxtoken process is using {}; stop it first, or use PostgreSQL or MySQL to run several", path.display())]
+    InUse {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The database could not be opened.
+    #[error("cannot open the database at {place}")]
+    Open {
+        /// The file, or a word for the server; never the URL.
+        place: String,
+        /// What the driver said.
+        source: Source,
+    },
+    /// The schema is from a later version of the program.
+    #[error("the database has schema version {found}, and this program knows versions up to {known}; run the newer wxtoken")]
+    NewerSchema {
+        /// The version found.
+        found: i64,
+        /// The latest that we know.
+        known: i64,
+    },
+    /// The schema lacks migrations and we may not write.
+    #[error("the database has no wxtoken tables yet, or old ones; run `wxtoken migrate`")]
+    OldSchema,
+    /// A migration failed.
+    #[error("bringing the database schema up to date failed")]
+    Migration(#[source] Source),
+    /// A statement failed.
+    #[error("a database statement failed ({kind:?})")]
+    Statement {
+        /// What the caller needs to know.
+        kind: FailureKind,
+        /// What the driver said.
+        source: Source,
+    },
+    /// A value in the database that no version of the program writes.
+    #[error("table {table}, row {row}: the column {column} holds something that it cannot hold")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row's key.
+        row: String,
+    },
+    /// A sealed column does not open.
+    #[error("table {table}, row {row}: the column {column} does not open")]
+    Sealed {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row's key.
+        row: String,
+        /// Why it does not open.
+        source: SealError,
+    },
+    /// The master key is not the one that this database is sealed under.
+    #[error("the master key is {present}, and this database is sealed under {expected}; give the key that it was made with")]
+    OtherMasterKey {
+        /// Identifiers of the keys that the database knows.
+        expected: String,
+        /// The identifier of the key that was given.
+        present: String,
+    },
+    /// Sealing failed.
+    #[error("sealing a value failed")]
+    Seal(#[source] SealError),
+}
+
+/// What the caller of a failed statement needs to know about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Somebody else held a lock or won a race: the transaction may be run again.
+    Conflict,
+    /// The database is away, full or read-only for now.
+    Unavailable,
+    /// A row with this key is there already.
+    Duplicate,
+    /// A defect.
+    Other,
+}
+
+impl StoreError {
+    fn open(place: &str, source: impl Into<Source>) -> Self {
+        Self::Open { place: place.to_owned(), source: source.into() }
+    }
+
+    fn corrupt(table: &'static str, column: &'static str, row: impl ToString) -> Self {
+        Self::Corrupt { table, column, row: row.to_string() }
+    }
+
+    /// What kind of statement failure this is; `None` when it is no statement's.
+    pub fn kind(&self) -> Option<FailureKind> {
+        match self {
+            Self::Statement { kind, .. } => Some(*kind),
+            _ => None,
+        }
+    }
+
+    /// Whether the database is away, so that the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self.kind(), Some(FailureKind::Unavailable | FailureKind::Conflict))
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Statement { kind: db::kind_of(&error), source: error.into() }
+    }
+}
+
+/// The tables, opened with the master key that they are sealed under.
+pub struct Store {
+    db: Db,
+    sealer: Sealer,
+    limits: Limits,
+    instance: String,
+}
+
+/// Runs a transaction again, at most twice, when it lost a race for locks; the pauses are short and differ between rivals.
+macro_rules! retrying {
+    ($run:expr) => {{
+        let mut attempt = 0_u32;
+        loop {
+            match $run.await {
+                Err(error) if attempt < 2 && error.kind() == Some($crate::store::FailureKind::Conflict) => {
+                    attempt += 1;
+                    tokio::time::sleep($crate::store::conflict_pause(attempt)).await;
+                }
+                result => break result,
+            }
+        }
+    }};
+}
+use retrying;
+
+fn conflict_pause(attempt: u32) -> Duration {
+    Duration::from_millis(u64::from(attempt) * 20).mul_f64(0.5 + rand::random::<f64>())
+}
+
+impl Store {
+    /// The tables of `db` under the master key of `sealer`, for the instance of this name (at most 64 ASCII characters).
+    pub fn new(db: Db, sealer: Sealer, limits: Limits, instance: String) -> Self {
+        Self { db, sealer, limits, instance }
+    }
+
+    /// The name of this instance, as leases and history rows carry it.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The seal, for fingerprints and key hashes.
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// The daily limits that claims keep.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.db.close().await;
+    }
+}
