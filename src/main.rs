@@ -1,1 +1,3 @@
+//! Environment in, exit code out.
+
 fn main() {}

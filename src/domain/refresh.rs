@@ -132,9 +132,9 @@ pub fn retry_at(failure: &Failure, failures: u32, now: Timestamp, roll: f64) -> 
         FailureClass::Transient => jittered(1, 60),
         FailureClass::Unknown => jittered(5, 300),
         FailureClass::Throttled if failure.until_midnight => {
-            now.next_beijing_midnight().since(now) + Duration::from_secs(60).mul_f64(roll)
+            now.next_beijing_midnight().since(now) + Duration::from_mins(1).mul_f64(roll)
         }
-        FailureClass::Throttled => Duration::from_secs(60) + Duration::from_secs(10).mul_f64(roll),
+        FailureClass::Throttled => Duration::from_mins(1) + Duration::from_secs(10).mul_f64(roll),
         FailureClass::NeedsHuman => {
             let doubled = 60_u64 << failures.saturating_sub(1).min(16);
             Duration::from_secs(doubled.min(3_600))
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_named_lock_out_is_waited_for() {
-        let locked = Failure { wait_at_least: Duration::from_secs(86_400), ..failure(FailureClass::NeedsHuman) };
+        let locked = Failure { wait_at_least: Duration::from_hours(24), ..failure(FailureClass::NeedsHuman) };
         assert_eq!(retry_at(&locked, 1, Timestamp::ZERO, 0.0), Timestamp::from_millis(86_400_000));
     }
 
