@@ -1,0 +1,316 @@
+#!/usr/bin/env bash
+# Checks and tests the project as CI does, on a machine that has only Rust and a package manager.
+#
+#   tests/run.sh                    formatting, lints, documentation, then every test
+#   tests/run.sh ARGUMENTS          the tests alone; the arguments go to `cargo test`
+#   tests/run.sh --serve-databases  both database servers, until Ctrl-C, for working on tests
+#
+# Missing packages are installed. PostgreSQL and MariaDB run on free ports of 127.0.0.1 from a temporary
+# directory, and both are gone afterwards; servers that the machine already has are not touched.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly START_ATTEMPTS=5
+readonly START_SECONDS=60
+readonly MAX_CONNECTIONS=500
+readonly USER_NAME=wxtoken
+
+home='' # the temporary directory of the servers
+password=''
+postgres_bin=''
+postgres_started=''
+mariadbd=''
+mariadb_pid=''
+step_pid=''
+
+say() { printf 'tests/run.sh: %s\n' "$*" >&2; }
+
+fail() {
+  say "$*"
+  exit 1
+}
+
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# --- what the machine must have ------------------------------------------------------------------
+
+# PostgreSQL's server programs are outside PATH on Debian, Fedora and Homebrew.
+find_postgres() {
+  local program directory found=''
+  if program=$(command -v initdb); then
+    postgres_bin=$(dirname "$program")
+    return
+  fi
+  for directory in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin {/opt/homebrew,/usr/local}/opt/postgresql@*/bin; do
+    [ -x "$directory/initdb" ] && found+="$directory"$'\n'
+  done
+  postgres_bin=$(printf '%s' "$found" | sort -V | tail -n 1)
+  [ -n "$postgres_bin" ]
+}
+
+find_mariadb() {
+  local directory
+  mariadbd=$(command -v mariadbd) && return
+  for directory in /usr/sbin /usr/libexec /opt/homebrew/bin /usr/local/bin; do
+    mariadbd=$directory/mariadbd
+    [ -x "$mariadbd" ] && return
+  done
+  return 1
+}
+
+as_root() {
+  if is_root; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    fail "Installing needs root: run as root, or install sudo, or install the packages by hand. Wanted: $*"
+  fi
+}
+
+# RUNLEVEL=1 keeps Debian's packages from starting servers of their own where there is no systemd.
+install_with_apt() {
+  as_root apt-get update
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y --no-install-recommends "$@"
+}
+
+install_packages() {
+  local postgres=$1 mariadb=$2 compiler=$3
+  local -a names=()
+  if command -v apt-get >/dev/null; then
+    [ -n "$postgres" ] && names+=(postgresql)
+    [ -n "$mariadb" ] && names+=(mariadb-server)
+    [ -n "$compiler" ] && names+=(gcc libc6-dev)
+    install_with_apt "${names[@]}"
+  elif command -v dnf >/dev/null; then
+    [ -n "$postgres" ] && names+=(postgresql-server)
+    [ -n "$mariadb" ] && names+=(mariadb-server)
+    [ -n "$compiler" ] && names+=(gcc)
+    as_root dnf install -y "${names[@]}"
+  elif command -v brew >/dev/null; then
+    [ -n "$compiler" ] && fail "There is no C compiler. Install one with: xcode-select --install"
+    [ -n "$postgres" ] && names+=(postgresql@17)
+    [ -n "$mariadb" ] && names+=(mariadb)
+    brew install "${names[@]}"
+  else
+    fail "There is no apt-get, dnf or brew here. Install a PostgreSQL server, a MariaDB server and a C compiler, then run this again."
+  fi
+}
+
+ensure_packages() {
+  local postgres='' mariadb='' compiler=''
+  find_postgres || postgres=missing
+  find_mariadb || mariadb=missing
+  command -v cc >/dev/null || compiler=missing
+  [ -z "$postgres$mariadb$compiler" ] && return
+  say "installing:${postgres:+ PostgreSQL}${mariadb:+ MariaDB}${compiler:+ a C compiler}"
+  install_packages "$postgres" "$mariadb" "$compiler" </dev/null >&2
+  find_postgres || fail "PostgreSQL was installed, but its initdb is nowhere to be found."
+  find_mariadb || fail "MariaDB was installed, but its mariadbd is nowhere to be found."
+}
+
+ensure_rust() {
+  command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
+  command -v cargo >/dev/null || fail "There is no cargo here. Install Rust first: https://rustup.rs"
+  cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
+  command -v rustup >/dev/null || fail "cargo lacks rustfmt or clippy. Install these components of your Rust first."
+  say "installing: rustfmt and clippy"
+  rustup component add rustfmt clippy >&2
+}
+
+# --- the two servers -----------------------------------------------------------------------------
+
+make_home() {
+  local parent=${TMPDIR:-/tmp}
+  # The servers' own users must be able to reach it, and root's TMPDIR may be closed to them.
+  is_root && parent=/tmp
+  home=$(mktemp -d "$parent/wxtoken-tests.XXXXXX")
+  chmod 755 "$home"
+  password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+}
+
+# Below the range from which systems take the ports of outgoing connections. A port that is taken between this
+# and the server's start costs one more attempt.
+free_port() {
+  local port
+  while :; do
+    port=$((20000 + RANDOM % 12000))
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+  done
+  echo "$port"
+}
+
+# PostgreSQL refuses to run as root.
+as_postgres() {
+  if ! is_root; then
+    "$@"
+  elif command -v runuser >/dev/null; then
+    (cd "$home" && runuser -u postgres -- "$@")
+  else
+    (cd "$home" && su postgres -s /bin/sh -c "$(printf '%q ' "$@")")
+  fi
+}
+
+start_postgres() {
+  local data=$home/postgres log=$home/postgres.log port
+  install -d -m 700 "$data"
+  (umask 077 && echo "$password" >"$home/postgres.password")
+  : >"$log"
+  if is_root; then chown postgres "$data" "$log" "$home/postgres.password"; fi
+  # Passwords go in the clear over loopback: SCRAM in a debug build costs every connection tens of milliseconds.
+  as_postgres "$postgres_bin/initdb" --pgdata="$data" --username=$USER_NAME --pwfile="$home/postgres.password" \
+    --auth-local=trust --auth-host=password --encoding=UTF8 --locale=C --no-sync >"$log" 2>&1 ||
+    { cat "$log" >&2 && fail "PostgreSQL could not be initialised."; }
+  for _ in $(seq $START_ATTEMPTS); do
+    port=$(free_port)
+    cat >>"$data/postgresql.conf" <<CONF
+listen_addresses = '127.0.0.1'
+port = $port
+unix_socket_directories = '$data'
+max_connections = $MAX_CONNECTIONS
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+CONF
+    if as_postgres "$postgres_bin/pg_ctl" start -D "$data" -l "$log" -w -t $START_SECONDS >/dev/null 2>&1; then
+      postgres_started=yes
+      export WXTOKEN_TEST_POSTGRES="postgres://$USER_NAME:$password@127.0.0.1:$port/postgres"
+      return
+    fi
+  done
+  cat "$log" >&2
+  fail "PostgreSQL did not start."
+}
+
+# Answers on the server's own socket, which it opens after its port: nobody else's server can answer here.
+mariadb_answers() {
+  local tick
+  for tick in $(seq $((START_SECONDS * 5))); do
+    kill -0 "$mariadb_pid" 2>/dev/null || return 1
+    "$(mariadb_program mariadb-admin)" --no-defaults --socket="$home/mariadb/socket" --user=root ping >/dev/null 2>&1 &&
+      return
+    sleep 0.2
+  done
+  say "MariaDB gave no answer after $tick looks in $START_SECONDS s."
+  return 1
+}
+
+# The server's companions are in PATH, or, with Homebrew, beside it.
+mariadb_program() { command -v "$1" || echo "$(dirname "$mariadbd")/$1"; }
+
+initialise_mariadb() {
+  local data=$home/mariadb log=$home/mariadb.log
+  local -a user=()
+  install -d -m 700 "$data"
+  (umask 077 && cat >"$home/mariadb.sql") <<SQL
+CREATE USER '$USER_NAME'@'127.0.0.1' IDENTIFIED BY '$password';
+GRANT ALL ON *.* TO '$USER_NAME'@'127.0.0.1';
+SQL
+  if is_root; then
+    chown mysql "$data" "$home/mariadb.sql"
+    user=(--user=mysql)
+  fi
+  "$(mariadb_program mariadb-install-db)" --no-defaults --datadir="$data" --auth-root-authentication-method=normal \
+    --skip-test-db ${user[@]+"${user[@]}"} >"$log" 2>&1 ||
+    { cat "$log" >&2 && fail "MariaDB could not be initialised."; }
+}
+
+start_mariadb() {
+  local data=$home/mariadb log=$home/mariadb.log port
+  local -a options
+  initialise_mariadb
+  options=(--no-defaults --datadir="$data" --socket="$data/socket" --pid-file="$data/pid" --bind-address=127.0.0.1
+    --init-file="$home/mariadb.sql" --max-connections=$MAX_CONNECTIONS --skip-log-bin --skip-name-resolve
+    --innodb-flush-log-at-trx-commit=0 --skip-innodb-doublewrite --loose-innodb-flush-method=nosync
+    --loose-debug-no-sync)
+  if is_root; then options+=(--user=mysql); fi
+  for _ in $(seq $START_ATTEMPTS); do
+    port=$(free_port)
+    "$mariadbd" "${options[@]}" --port="$port" >>"$log" 2>&1 </dev/null &
+    mariadb_pid=$!
+    if mariadb_answers; then
+      export WXTOKEN_TEST_MYSQL="mysql://$USER_NAME:$password@127.0.0.1:$port/mysql"
+      return
+    fi
+    stop_mariadb
+  done
+  cat "$log" >&2
+  fail "MariaDB did not start."
+}
+
+# Both servers are ended the hard way: what they would save is deleted the moment after.
+stop_mariadb() {
+  [ -n "$mariadb_pid" ] || return 0
+  kill -KILL "$mariadb_pid" 2>/dev/null || true
+  wait "$mariadb_pid" 2>/dev/null || true
+  mariadb_pid=''
+}
+
+stop_postgres() {
+  [ -n "$postgres_started" ] || return 0
+  as_postgres "$postgres_bin/pg_ctl" stop -D "$home/postgres" -m immediate >/dev/null 2>&1 || true
+  postgres_started=''
+}
+
+clean_up() {
+  local status=$?
+  trap '' INT TERM HUP
+  if [ -n "$step_pid" ]; then kill -TERM -- "-$step_pid" 2>/dev/null || true; fi
+  stop_postgres
+  stop_mariadb
+  [ -z "$home" ] || rm -rf "$home"
+  exit "$status"
+}
+
+start_databases() {
+  local began=$SECONDS
+  make_home
+  start_postgres
+  start_mariadb
+  say "PostgreSQL and MariaDB answer ($((SECONDS - began)) s)"
+}
+
+# --- the steps -----------------------------------------------------------------------------------
+
+# A step has a process group of its own, so that an interrupted run ends the test binaries along with cargo.
+step() {
+  local name=$1 began=$SECONDS status=0
+  shift
+  say "$name: $*"
+  set -m
+  "$@" </dev/null &
+  step_pid=$!
+  set +m
+  wait "$step_pid" || status=$?
+  step_pid=''
+  [ "$status" -eq 0 ] || fail "$name failed with status $status ($((SECONDS - began)) s)"
+  say "$name: done ($((SECONDS - began)) s)"
+}
+
+run_checks() {
+  step formatting cargo fmt --check
+  step lints cargo clippy --all-targets --all-features --locked -- -D warnings
+  step documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked --document-private-items
+}
+
+main() {
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  ensure_rust
+  ensure_packages
+  if [ "${1:-}" = --serve-databases ]; then
+    start_databases
+    printf 'export WXTOKEN_TEST_POSTGRES=%s\nexport WXTOKEN_TEST_MYSQL=%s\n' "$WXTOKEN_TEST_POSTGRES" "$WXTOKEN_TEST_MYSQL"
+    say "serving until Ctrl-C"
+    wait "$mariadb_pid"
+    fail "MariaDB ended by itself."
+  fi
+  [ $# -gt 0 ] || run_checks
+  start_databases
+  step tests cargo test --locked --features fail-points "$@"
+  say "everything passed (${SECONDS} s)"
+}
+
+main "$@"
