@@ -1,0 +1,8 @@
+//! The one integration test binary: real databases, the real program, a simulated WeChat. `tests/run.sh` installs and
+//! starts what it needs.
+
+#![expect(clippy::panic, clippy::expect_used, reason = "in a test a panic is how a failure is reported")]
+
+#[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]
+mod support;
+mod support_works;

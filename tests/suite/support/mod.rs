@@ -1,0 +1,6 @@
+//! What the tests stand on: databases of their own, the program as a child process, a client, and bounded waiting.
+
+pub(crate) mod api;
+pub(crate) mod database;
+pub(crate) mod process;
+pub(crate) mod wait;
