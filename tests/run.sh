@@ -31,6 +31,11 @@ fail() {
   exit 1
 }
 
+fail_with_log() {
+  cat "$1" >&2
+  fail "$2"
+}
+
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
 # --- what the machine must have ------------------------------------------------------------------
@@ -111,7 +116,7 @@ ensure_packages() {
 }
 
 ensure_rust() {
-  command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
+  command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin
   command -v cargo >/dev/null || fail "There is no cargo here. Install Rust first: https://rustup.rs"
   cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
   command -v rustup >/dev/null || fail "cargo lacks rustfmt or clippy. Install these components of your Rust first."
@@ -161,7 +166,9 @@ start_postgres() {
   # Passwords go in the clear over loopback: SCRAM in a debug build costs every connection tens of milliseconds.
   as_postgres "$postgres_bin/initdb" --pgdata="$data" --username=$USER_NAME --pwfile="$home/postgres.password" \
     --auth-local=trust --auth-host=password --encoding=UTF8 --locale=C --no-sync >"$log" 2>&1 ||
-    { cat "$log" >&2 && fail "PostgreSQL could not be initialised."; }
+    fail_with_log "$log" "PostgreSQL could not be initialised."
+  # Said before it is true: an interruption during the start must stop the server too.
+  postgres_started=yes
   for _ in $(seq $START_ATTEMPTS); do
     port=$(free_port)
     cat >>"$data/postgresql.conf" <<CONF
@@ -174,13 +181,11 @@ synchronous_commit = off
 full_page_writes = off
 CONF
     if as_postgres "$postgres_bin/pg_ctl" start -D "$data" -l "$log" -w -t $START_SECONDS >/dev/null 2>&1; then
-      postgres_started=yes
       export WXTOKEN_TEST_POSTGRES="postgres://$USER_NAME:$password@127.0.0.1:$port/postgres"
       return
     fi
   done
-  cat "$log" >&2
-  fail "PostgreSQL did not start."
+  fail_with_log "$log" "PostgreSQL did not start."
 }
 
 # Answers on the server's own socket, which it opens after its port: nobody else's server can answer here.
@@ -213,7 +218,7 @@ SQL
   fi
   "$(mariadb_program mariadb-install-db)" --no-defaults --datadir="$data" --auth-root-authentication-method=normal \
     --skip-test-db ${user[@]+"${user[@]}"} >"$log" 2>&1 ||
-    { cat "$log" >&2 && fail "MariaDB could not be initialised."; }
+    fail_with_log "$log" "MariaDB could not be initialised."
 }
 
 start_mariadb() {
@@ -235,8 +240,7 @@ start_mariadb() {
     fi
     stop_mariadb
   done
-  cat "$log" >&2
-  fail "MariaDB did not start."
+  fail_with_log "$log" "MariaDB did not start."
 }
 
 # Both servers are ended the hard way: what they would save is deleted the moment after.
@@ -304,7 +308,7 @@ main() {
     start_databases
     printf 'export WXTOKEN_TEST_POSTGRES=%s\nexport WXTOKEN_TEST_MYSQL=%s\n' "$WXTOKEN_TEST_POSTGRES" "$WXTOKEN_TEST_MYSQL"
     say "serving until Ctrl-C"
-    wait "$mariadb_pid"
+    wait "$mariadb_pid" || true
     fail "MariaDB ended by itself."
   fi
   [ $# -gt 0 ] || run_checks
