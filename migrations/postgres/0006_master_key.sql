@@ -2,5 +2,7 @@
 CREATE TABLE wx_master_key (
     key_id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     check_value TEXT NOT NULL,
-    created_at BIGINT NOT NULL
+    position BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT wx_master_key_position UNIQUE (position)
 );

@@ -2,5 +2,7 @@
 CREATE TABLE wx_master_key (
     key_id TEXT NOT NULL PRIMARY KEY,
     check_value TEXT NOT NULL,
-    created_at INTEGER NOT NULL
+    position INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    CONSTRAINT wx_master_key_position UNIQUE (position)
 );

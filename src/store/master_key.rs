@@ -1,6 +1,6 @@
 //! The check value by which a master key proves itself before the first write.
 
-use super::StoreError;
+use super::{FailureKind, StoreError};
 use super::db::{Db, bind};
 use super::migrate::{Schema, inspect};
 use crate::domain::timestamp::Timestamp;
@@ -24,7 +24,7 @@ pub async fn verify(db: &Db, sealer: &Sealer) -> Result<Seal, StoreError> {
         return Ok(Seal::Unset);
     }
     let rows: Vec<(String, String)> =
-        db.fetch_all("SELECT key_id, check_value FROM wx_master_key ORDER BY created_at", &[]).await?;
+        db.fetch_all("SELECT key_id, check_value FROM wx_master_key ORDER BY position", &[]).await?;
     if rows.is_empty() {
         return Ok(Seal::Unset);
     }
@@ -41,13 +41,13 @@ pub async fn verify(db: &Db, sealer: &Sealer) -> Result<Seal, StoreError> {
 /// [`StoreError::OtherMasterKey`] when another key won.
 pub async fn enroll(db: &Db, sealer: &Sealer, now: Timestamp) -> Result<(), StoreError> {
     let check_value = sealer.check_value().map_err(StoreError::Seal)?;
-    // The first row has a fixed place in the order of keys; a rival that meant to be first runs into the primary key.
     let mut tx = db.begin().await?;
-    let taken: Vec<(String,)> = tx.fetch_all("SELECT key_id FROM wx_master_key {for_update}", &[]).await?;
-    if taken.is_empty() {
-        let sql = "INSERT INTO wx_master_key (key_id, check_value, created_at) VALUES (?, ?, ?)";
-        tx.execute(sql, bind![&sealer.key_id(), &check_value, now]).await?;
-        tx.commit().await?;
+    // A rival that also means to be the first runs into the unique position, and is then verified like everybody else.
+    let sql = "INSERT INTO wx_master_key (key_id, check_value, position, created_at) VALUES (?, ?, 1, ?)";
+    match tx.execute(sql, bind![&sealer.key_id(), &check_value, now]).await {
+        Ok(_) => tx.commit().await?,
+        Err(error) if error.kind() == Some(FailureKind::Duplicate) => drop(tx),
+        Err(error) => return Err(error),
     }
     verify(db, sealer).await.map(drop)
 }

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod db;
 pub mod history;
 pub mod key;
+pub mod lease;
 pub mod master_key;
 pub mod migrate;
 pub mod token;
