@@ -1,5 +1,17 @@
-//! WeChat's edge. WeChat's own words (`errcode`, `expires_in`, `grant_type`) stay in this room.
+//! WeChat's edge: the client that asks it for tokens, and the dictionary of its error codes.
+//!
+//! WeChat's own words (`errcode`, `expires_in`, `grant_type`) stay in this room. Its answers are hostile input: they are
+//! capped, cleaned and checked here, and no error that leaves the room can hold a secret, a token or a URL.
 
+mod answer;
+mod base_url;
+mod clean;
+pub mod client;
 pub mod errcode;
+mod error;
 
+pub use answer::{Answer, LONGEST_LIFETIME};
+pub use clean::LONGEST_ERRMSG;
+pub use client::{Client, ClientError, ClientSettings, Host, LARGEST_ANSWER, UrlFault};
 pub use errcode::Language;
+pub use error::{CallError, ConnectFault, Refusal};
