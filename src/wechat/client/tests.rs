@@ -1,5 +1,7 @@
 //! The client against raw sockets that say what the test wants, byte for byte.
 
+mod connecting;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
@@ -100,18 +102,6 @@ fn refusing() -> (Socket, String) {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, format!("http://{address}"))
-}
-
-/// The `https` address of a host that answers a TLS greeting in plain HTTP.
-fn without_tls(listener: TcpListener) -> String {
-    let url = format!("https://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-            wait_for_end(&mut stream);
-        }
-    });
-    url
 }
 
 fn settings(base_url: String, fallback_url: Option<String>) -> ClientSettings {
@@ -322,7 +312,11 @@ async fn what_is_not_http_is_unreadable() {
 #[tokio::test]
 async fn one_deadline_covers_head_and_body() {
     let within = Duration::from_millis(200);
-    let continuing = Peer::with(|_, stream| while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {});
+    let continuing = Peer::with(|_, stream| {
+        while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
     let dripping = Peer::with(|_, stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n{");
         wait_for_end(stream);
@@ -332,60 +326,6 @@ async fn one_deadline_covers_head_and_body() {
         assert_eq!((error.is_unsent(), &error), (false, &CallError::TimedOut { within }));
         assert_eq!(error.to_string(), "no answer from WeChat within 0.2 s");
     }
-}
-
-#[tokio::test]
-async fn a_host_that_cannot_be_reached_is_replaced_by_the_fallback() {
-    let (_port, url) = refusing();
-    let peer = Peer::answering(MINTED);
-    client(url, Some(peer.url())).plain_token(&appid(), &secret()).await.unwrap();
-    assert!(peer.request().starts_with("GET /cgi-bin/token?"));
-}
-
-#[tokio::test]
-async fn the_fallback_is_not_asked_what_the_first_host_may_have_heard() {
-    let fallback = Peer::answering(MINTED);
-    let too_large = " ".repeat(LARGEST_ANSWER + 1);
-    for first in [
-        Peer::saying(""),
-        Peer::saying(response("502 Bad Gateway", "", "")),
-        Peer::answering("<html>"),
-        Peer::answering(&too_large),
-        Peer::answering(r#"{"errcode":-1,"errmsg":"system error"}"#),
-    ] {
-        plain_error(&client(first.url(), Some(fallback.url()))).await;
-    }
-    let silent = Peer::silent();
-    let limit = Duration::from_millis(200);
-    let hurried =
-        ClientSettings { deadline: limit, connect_timeout: limit, ..settings(silent.url(), Some(fallback.url())) };
-    plain_error(&Client::new(hurried).unwrap()).await;
-    assert!(fallback.requests.try_recv().is_err());
-}
-
-#[tokio::test]
-async fn with_both_hosts_out_of_reach_the_first_is_told_of() {
-    let (_port, url) = refusing();
-    let not_tls = without_tls(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    let error = plain_error(&client(url, Some(not_tls))).await;
-    assert_eq!(error, CallError::Connect(ConnectFault::Refused));
-    assert!(error.is_unsent());
-    assert_eq!(error.to_string(), "connecting to WeChat failed: connection refused");
-}
-
-#[tokio::test]
-async fn faults_of_connecting_are_told_apart() {
-    let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let url = format!("https://{}", plain.local_addr().unwrap());
-    // Nobody takes the connection from the queue, so the TLS greeting is never answered.
-    let limit = Duration::from_millis(100);
-    let unanswered = ClientSettings { connect_timeout: limit, ..settings(url, None) };
-    assert_eq!(plain_error(&Client::new(unanswered).unwrap()).await, CallError::Connect(ConnectFault::TimedOut));
-
-    assert_eq!(plain_error(&client(without_tls(plain), None)).await, CallError::Connect(ConnectFault::Tls));
-
-    let nowhere = "https://wxtoken.invalid".to_owned();
-    assert_eq!(plain_error(&client(nowhere, None)).await, CallError::Connect(ConnectFault::Name));
 }
 
 #[test]
