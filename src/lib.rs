@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod domain;
+pub mod live;
+pub mod refresher;
 pub mod seal;
 pub mod store;
 pub mod wechat;

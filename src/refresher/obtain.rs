@@ -1,0 +1,204 @@
+//! Tokens and refreshes on demand: the first use of a token, a reader who needs more time, an admin's order, a check.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::{LastFailure, RefreshError, Refreshed, Refresher};
+use crate::domain::account::{AppId, Mode, TokenType};
+use crate::domain::refresh::{CallKind, Trigger};
+use crate::domain::timestamp::Timestamp;
+use crate::domain::token::{Claim, Token, TokenKey};
+use crate::live::LiveToken;
+use crate::store::lease::{Attempt, Wish};
+
+/// How often to look whether somebody else's call has been settled.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// One wish for a refresh, by which several callers with the same wish share a call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Order {
+    key: TokenKey,
+    call: CallKind,
+    trigger: Trigger,
+}
+
+impl Refresher {
+    /// The token in memory, if this instance knows the account and the account keeps the type.
+    pub fn held(&self, key: &TokenKey) -> Result<Arc<LiveToken>, RefreshError> {
+        let account = self.live.account(key.appid.as_str()).ok_or(RefreshError::UnknownAccount)?;
+        if !account.account.enabled {
+            return Err(RefreshError::Disabled);
+        }
+        account.token(key.token_type).ok_or(RefreshError::NotKept)
+    }
+
+    /// A valid token. From memory if there is one; otherwise one call to WeChat is made for all who wait.
+    ///
+    /// `min_ttl` asks for a refresh first when less time is left. It is granted only where a new value can be had (in stable mode not
+    /// before the last 300 s), up to half of the token's life, and at most once in a 120th of its life; what is left is returned then.
+    pub async fn obtain(self: &Arc<Self>, key: &TokenKey, min_ttl: Duration) -> Result<Arc<LiveToken>, RefreshError> {
+        let now = self.clock.now();
+        let held = self.held(key)?;
+        match held.token.valid(now) {
+            Some(_) if !wants_more(&held.token, min_ttl, now) => Ok(held),
+            Some(_) => {
+                // A reader who holds a valid token is not failed because a longer one could not be had.
+                let order = Order { key: key.clone(), call: ordinary(key), trigger: Trigger::FirstUse };
+                let _ = self.order(order).await;
+                self.held(key)
+            }
+            None => {
+                let refresher = Arc::clone(self);
+                let work = || refresher.first_use(key.clone());
+                let token = self.first_uses.join(key.clone(), &self.tasks, work).await?;
+                self.live.publish_token(token);
+                self.held(key)
+            }
+        }
+    }
+
+    /// Boxed, because the first use of a ticket is also one of its access token.
+    fn first_use(self: Arc<Self>, key: TokenKey) -> BoxFuture<'static, Result<Token, RefreshError>> {
+        async move { self.fetch_first(&key).await }.boxed()
+    }
+
+    async fn fetch_first(self: &Arc<Self>, key: &TokenKey) -> Result<Token, RefreshError> {
+        let now = self.clock.now();
+        let token = self.store.token(key).await?.filter(|token| token.kept).ok_or(RefreshError::NotKept)?;
+        if token.valid(now).is_some() {
+            return Ok(token);
+        }
+        if token.record.failures > 0 && now < token.refresh_at {
+            return Err(RefreshError::BackingOff(last_failure(&token)));
+        }
+        if key.token_type.is_ticket() {
+            let access_token = TokenKey::new(key.appid.clone(), TokenType::AccessToken);
+            self.obtain(&access_token, Duration::ZERO).await?;
+        }
+        let refreshed = match self.claim_or_follow(key, ordinary(key), Trigger::FirstUse, Some(token.version)).await? {
+            Won::Claim(claim) => self.carry_out(*claim).await?,
+            Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
+            Won::Token(token) => return Err(RefreshError::BackingOff(last_failure(&token))),
+        };
+        match refreshed.call.error {
+            Some(error) => Err(RefreshError::Call(error)),
+            None if refreshed.token.valid(self.clock.now()).is_some() => Ok(refreshed.token),
+            None => Err(RefreshError::BackingOff(last_failure(&refreshed.token))),
+        }
+    }
+
+    /// Refreshes a token because an admin says so. `force` ends the present value in stable mode; in plain mode every refresh does.
+    pub async fn refresh(self: &Arc<Self>, key: &TokenKey, force: bool) -> Result<Refreshed, RefreshError> {
+        let held = self.held(key)?;
+        let forced = force && held.token.mode == Mode::Stable && !key.token_type.is_ticket();
+        let call = if forced { CallKind::Force } else { ordinary(key) };
+        self.order(Order { key: key.clone(), call, trigger: Trigger::Manual }).await
+    }
+
+    /// Finds out with one call whether an account's credentials work: in stable mode, and where there is no valid token, by asking for the
+    /// token; in plain mode by a probe of the token there is, because asking would end it.
+    pub async fn check(self: &Arc<Self>, appid: &AppId) -> Result<Refreshed, RefreshError> {
+        let key = TokenKey::new(appid.clone(), TokenType::AccessToken);
+        let held = self.held(&key)?;
+        let probe = held.token.mode == Mode::Plain && held.token.valid(self.clock.now()).is_some();
+        let call = if probe { CallKind::Probe } else { CallKind::Mint };
+        self.order(Order { key, call, trigger: Trigger::Manual }).await
+    }
+
+    async fn order(self: &Arc<Self>, order: Order) -> Result<Refreshed, RefreshError> {
+        let refresher = Arc::clone(self);
+        let Order { key, call, trigger } = order.clone();
+        let work = || async move {
+            let claim = refresher.claim_patiently(&key, call, trigger).await?;
+            refresher.carry_out(claim).await
+        };
+        self.refreshes.join(order, &self.tasks, work).await
+    }
+
+    /// Claims a token, waiting while somebody else's call is under way.
+    pub(super) async fn claim_patiently(
+        &self,
+        key: &TokenKey,
+        call: CallKind,
+        trigger: Trigger,
+    ) -> Result<Claim, RefreshError> {
+        match self.claim_or_follow(key, call, trigger, None).await? {
+            Won::Claim(claim) => Ok(*claim),
+            Won::Token(_) => Err(RefreshError::Superseded),
+        }
+    }
+
+    /// Claims a token; or, given a version, returns the token once it has another one or a failed call behind it.
+    pub(super) async fn claim_or_follow(
+        &self,
+        key: &TokenKey,
+        call: CallKind,
+        trigger: Trigger,
+        version: Option<i64>,
+    ) -> Result<Won, RefreshError> {
+        let started = Instant::now();
+        let begun_at = self.clock.now();
+        let lease = self.policy.lease();
+        loop {
+            self.check_running()?;
+            match self.store.claim(key, Wish { call, trigger, version }, lease, self.clock.now()).await? {
+                Attempt::Claimed(claim) => return Ok(Won::Claim(claim)),
+                Attempt::Moved(token) => return Ok(Won::Token(token)),
+                Attempt::Exhausted(exhausted) => return Err(RefreshError::Exhausted(exhausted)),
+                Attempt::Absent => return Err(RefreshError::NotKept),
+                Attempt::Busy if started.elapsed() > self.policy.patience() => return Err(RefreshError::StillBusy),
+                Attempt::Busy => {}
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+            if version.is_some()
+                && let Some(token) = self.store.token(key).await?
+                && token.leased_until == Timestamp::ZERO
+                && token.record.failures > 0
+                && token.record.last_call_at >= begun_at
+            {
+                return Ok(Won::Token(Box::new(token)));
+            }
+        }
+    }
+}
+
+/// What came of waiting for a claim.
+pub(super) enum Won {
+    Claim(Box<Claim>),
+    /// Somebody else's call settled the matter.
+    Token(Box<Token>),
+}
+
+/// The call that refreshes a token in the ordinary way.
+fn ordinary(key: &TokenKey) -> CallKind {
+    if key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Mint }
+}
+
+fn wants_more(token: &Token, min_ttl: Duration, now: Timestamp) -> bool {
+    let Some(value) = &token.value else {
+        return true;
+    };
+    let left = value.life.until.since(now);
+    let wanted = min_ttl.min(value.life.length() / 2);
+    let pause = (value.life.length() / 120).max(Duration::from_secs(1));
+    let stable = token.mode == Mode::Stable && !token.key.token_type.is_ticket();
+    let obtainable = !stable || left <= Duration::from_mins(5);
+    left < wanted && obtainable && now >= token.record.last_call_at.plus(pause)
+}
+
+fn last_failure(token: &Token) -> LastFailure {
+    let call = match token.key.token_type {
+        TokenType::AccessToken => CallKind::Mint,
+        TokenType::JsapiTicket | TokenType::WxCardTicket => CallKind::Ticket,
+    };
+    LastFailure {
+        call,
+        errcode: token.record.last_errcode,
+        errmsg: token.record.last_errmsg.clone().unwrap_or_default(),
+        retry_at: token.refresh_at,
+    }
+}

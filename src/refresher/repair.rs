@@ -1,0 +1,151 @@
+//! The repair of a reported token.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::obtain::Won;
+use super::{RefreshError, Refresher};
+use crate::domain::account::TokenType;
+use crate::domain::refresh::{CallKind, Outcome, Trigger};
+use crate::domain::secret::TokenValue;
+use crate::domain::timestamp::Timestamp;
+use crate::domain::token::{Token, TokenKey};
+use crate::live::LiveToken;
+
+/// How long the answer to one report is the answer to all others about the same value.
+const VERDICT_LIFE: Duration = Duration::from_secs(10);
+
+/// What became of a reported value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// WeChat refused it, and it was replaced.
+    Replaced,
+    /// It was not the current value any more.
+    AlreadyReplaced,
+    /// WeChat still accepts it.
+    StillValid,
+}
+
+impl Verdict {
+    /// `replaced`, `already_replaced` or `still_valid`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Replaced => "replaced",
+            Self::AlreadyReplaced => "already_replaced",
+            Self::StillValid => "still_valid",
+        }
+    }
+}
+
+/// The answer to a report.
+pub struct Report {
+    /// What became of the value.
+    pub verdict: Verdict,
+    /// The token to use from now on.
+    pub token: Arc<LiveToken>,
+}
+
+pub(super) struct RecentVerdict {
+    version: i64,
+    reached_at: Timestamp,
+    verdict: Result<Verdict, RefreshError>,
+}
+
+impl Refresher {
+    /// A caller says that WeChat refused `reported`. Finds out whether that is so, with one call for any number of reports, and replaces the
+    /// token if it is.
+    pub async fn report(self: &Arc<Self>, key: &TokenKey, reported: &TokenValue) -> Result<Report, RefreshError> {
+        let held = self.held(key)?;
+        let Some(value) = held.token.value.as_ref().filter(|value| value.text == *reported) else {
+            let token = self.obtain(key, Duration::ZERO).await?;
+            return Ok(Report { verdict: Verdict::AlreadyReplaced, token });
+        };
+        let verdict = if self.clock.now() < value.life.until {
+            self.repair(key, held.token.version, Trigger::Report).await?
+        } else {
+            Verdict::Replaced
+        };
+        Ok(Report { verdict, token: self.obtain(key, Duration::ZERO).await? })
+    }
+
+    /// A ticket call found the access token refused; it is repaired in the background.
+    pub(super) fn repair_for_ticket(self: &Arc<Self>, ticket: &TokenKey, refused: TokenValue) {
+        let key = TokenKey::new(ticket.appid.clone(), TokenType::AccessToken);
+        let Some(version) = self.held(&key).ok().and_then(|held| {
+            let value = held.token.value.as_ref()?;
+            (value.text == refused).then_some(held.token.version)
+        }) else {
+            return;
+        };
+        let refresher = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = refresher.repair(&key, version, Trigger::Recovery).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the refused {key} could not be repaired");
+            }
+        });
+    }
+
+    async fn repair(self: &Arc<Self>, key: &TokenKey, version: i64, trigger: Trigger) -> Result<Verdict, RefreshError> {
+        if let Some(verdict) = self.recent_verdict(key, version) {
+            return verdict;
+        }
+        let refresher = Arc::clone(self);
+        let reported = key.clone();
+        let work = || async move {
+            // The flight before this one may have landed between our look and our start.
+            if let Some(verdict) = refresher.recent_verdict(&reported, version) {
+                return verdict;
+            }
+            let verdict = refresher.examine(&reported, version, trigger).await;
+            refresher.remember(reported, version, verdict.clone());
+            verdict
+        };
+        self.repairs.join(key.clone(), &self.tasks, work).await
+    }
+
+    /// Asks WeChat about a token, and replaces it if it is dead. A ticket cannot be probed; it is fetched again, which brings the same one if
+    /// it is still good.
+    async fn examine(self: &Arc<Self>, key: &TokenKey, version: i64, trigger: Trigger) -> Result<Verdict, RefreshError> {
+        let call = if key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Probe };
+        let claim = match self.claim_or_follow(key, call, trigger, Some(version)).await? {
+            Won::Claim(claim) => *claim,
+            Won::Token(token) => {
+                self.live.publish_token(token.as_ref().clone());
+                return self.verdict_on(&token, version);
+            }
+        };
+        let refreshed = self.carry_out(claim).await?;
+        match (refreshed.outcome, refreshed.call.error, refreshed.call.exhausted) {
+            (Outcome::Success, ..) => Ok(Verdict::Replaced),
+            (Outcome::StillValid, ..) => Ok(Verdict::StillValid),
+            // Nothing but a forced refresh would have brought another value, and there is none left.
+            (_, _, Some(exhausted)) => Err(RefreshError::Exhausted(exhausted)),
+            (Outcome::Unchanged, ..) => Ok(Verdict::StillValid),
+            (_, Some(error), _) => Err(RefreshError::Call(error)),
+            (_, None, None) => Err(RefreshError::SecretUnreadable),
+        }
+    }
+
+    /// Somebody else's call came first: it replaced the value, or failed to.
+    fn verdict_on(&self, token: &Token, version: i64) -> Result<Verdict, RefreshError> {
+        if token.version == version || token.valid(self.clock.now()).is_none() {
+            Err(RefreshError::StillBusy)
+        } else {
+            Ok(Verdict::AlreadyReplaced)
+        }
+    }
+
+    fn recent_verdict(&self, key: &TokenKey, version: i64) -> Option<Result<Verdict, RefreshError>> {
+        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = verdicts.get(key).filter(|recent| recent.version == version)?;
+        let fresh = self.clock.now() < recent.reached_at.plus(VERDICT_LIFE);
+        fresh.then(|| recent.verdict.clone())
+    }
+
+    fn remember(&self, key: TokenKey, version: i64, verdict: Result<Verdict, RefreshError>) {
+        let reached_at = self.clock.now();
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        verdicts.retain(|_, recent| reached_at < recent.reached_at.plus(VERDICT_LIFE));
+        verdicts.insert(key, RecentVerdict { version, reached_at, verdict });
+    }
+}
