@@ -9,6 +9,7 @@ mod clean;
 pub mod client;
 pub mod errcode;
 mod error;
+pub mod sandbox;
 
 pub use answer::{Answer, LONGEST_LIFETIME};
 pub use clean::LONGEST_ERRMSG;
