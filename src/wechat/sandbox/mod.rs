@@ -30,6 +30,8 @@ mod account;
 mod answer;
 mod calls;
 mod chain;
+mod control;
+mod exchange;
 mod fault;
 mod inquiry;
 mod platform;
@@ -37,6 +39,7 @@ mod quota;
 mod record;
 mod refusal;
 mod request;
+mod serve;
 mod settings;
 mod spelling;
 mod whitelist;
@@ -203,3 +206,5 @@ fn unknown(appid: &str) -> SandboxError {
     SandboxError::UnknownAccount(appid.to_owned())
 }
 
+#[cfg(test)]
+mod http_tests;

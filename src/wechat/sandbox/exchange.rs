@@ -1,0 +1,252 @@
+//! One exchange on WeChat's paths: a request read, delayed, processed, answered and, if a fault says so, spoilt.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::{Frame, SizeHint};
+
+use super::Sandbox;
+use super::answer::Answer;
+use super::fault::{Fault, FaultKind};
+use super::platform::Arrival;
+use super::record::WitnessKey;
+use super::refusal::Refusal;
+use super::request::{Endpoint, Request};
+use super::serve::{Connection, Severed};
+use super::settings::{ContentType, Settings};
+
+/// The longest request body that is read, in bytes.
+const LONGEST_BODY: usize = 16 * 1024 * 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const SLOW_MILLIS: u64 = 10_000;
+const DRIP_MILLIS: u64 = 1_000;
+
+/// Answers any path that is not the control API's.
+pub(super) async fn answer(
+    State(sandbox): State<Sandbox>,
+    Extension(connection): Extension<Connection>,
+    request: axum::extract::Request,
+) -> Response {
+    let Some(request) = read(request, &connection).await else { return severed(Severed::Close) };
+    let (arrival, settings) = {
+        let (mut platform, now) = sandbox.enter();
+        let arrival = platform.arrive(&request, now);
+        let entry = platform.log.entry(arrival.seq).and_then(|entry| entry.appid.clone());
+        let settings = entry.and_then(|appid| platform.accounts.get(&appid)).map(|account| account.settings.clone());
+        (arrival, settings.unwrap_or_default())
+    };
+    let in_flight = InFlight { sandbox: sandbox.clone(), seq: arrival.seq, witness: arrival.witness.clone() };
+    let response = exchange(&sandbox, &request, &arrival, &settings, &connection).await;
+    response.map(|body| Body::new(Witnessed { body, _in_flight: in_flight }))
+}
+
+async fn exchange(
+    sandbox: &Sandbox,
+    request: &Request,
+    arrival: &Arrival,
+    settings: &Settings,
+    connection: &Connection,
+) -> Response {
+    // Half of the latency lies before the call is processed and half behind it, as on a real network: a client that gives
+    // up may or may not have been served.
+    let half = Duration::from_millis(arrival.latency_ms / 2);
+    pause(half).await;
+    let fault = arrival.fault.as_ref();
+    let answer = {
+        let (mut platform, now) = sandbox.enter();
+        let refusal = fault.and_then(Fault::refusal);
+        match refusal {
+            Some(refusal) => platform.refuse(&refusal, request, arrival.seq, now),
+            None if fault.is_none_or(Fault::is_processed) => platform.process(request, arrival.seq, now),
+            None => Answer::Other(serde_json::Value::Null),
+        }
+    };
+    pause(half).await;
+    match fault.map(|fault| fault.kind) {
+        Some(FaultKind::ResetBefore | FaultKind::ResetAfter) => severed(Severed::Reset),
+        Some(FaultKind::CloseBefore | FaultKind::CloseAfter) => severed(Severed::Close),
+        Some(FaultKind::HangBefore | FaultKind::HangAfter) => {
+            // hyper drops this future when the client hangs up.
+            connection.shutdown.cancelled().await;
+            severed(Severed::Close)
+        }
+        Some(FaultKind::Slow) => {
+            let millis = fault.and_then(|fault| fault.ms).unwrap_or(SLOW_MILLIS);
+            connection.shutdown.run_until_cancelled(pause(Duration::from_millis(millis))).await;
+            respond(&answer, fault, settings)
+        }
+        _ => respond(&answer, fault, settings),
+    }
+}
+
+impl Fault {
+    /// The refusal that stands in place of the answer, for faults of that kind.
+    fn refusal(&self) -> Option<Refusal> {
+        match self.kind {
+            FaultKind::Busy => Some(Refusal::BUSY),
+            FaultKind::SystemError => Some(Refusal::SYSTEM_ERROR),
+            FaultKind::Errcode => {
+                let text = self.errmsg.clone().unwrap_or_else(|| "error".to_owned());
+                Some(Refusal { errcode: self.errcode.unwrap_or(-1), text: text.into() })
+            }
+            _ => None,
+        }
+    }
+}
+
+async fn pause(span: Duration) {
+    if !span.is_zero() {
+        tokio::time::sleep(span).await;
+    }
+}
+
+async fn read(request: axum::extract::Request, connection: &Connection) -> Option<Request> {
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, LONGEST_BODY).await.ok()?.to_vec();
+    let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri).map(|Query(pairs)| pairs).unwrap_or_default();
+    Some(Request {
+        endpoint: Endpoint::at(head.uri.path()),
+        path: head.uri.path().to_owned(),
+        is_post: head.method == Method::POST,
+        raw_query: head.uri.query().unwrap_or_default().to_owned(),
+        query: query.into_iter().collect(),
+        json: serde_json::from_slice(&body).ok(),
+        body,
+        remote: connection.remote,
+    })
+}
+
+fn severed(how: Severed) -> Response {
+    let mut response = Response::new(Body::empty());
+    response.extensions_mut().insert(how);
+    response
+}
+
+fn respond(answer: &Answer, fault: Option<&Fault>, settings: &Settings) -> Response {
+    let mut bytes = answer.to_bytes(fault);
+    if settings.bom && !bytes.is_empty() {
+        bytes.splice(0..0, BYTE_ORDER_MARK.iter().copied());
+    }
+    let length = bytes.len();
+    let kind = fault.map(|fault| fault.kind);
+    let body = match kind {
+        Some(FaultKind::SlowDrip) => drip(bytes, fault.and_then(|fault| fault.ms).unwrap_or(DRIP_MILLIS)),
+        Some(FaultKind::TruncatedBody) => truncated(bytes),
+        _ => Body::from(bytes),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = match kind {
+        Some(FaultKind::Http502) => StatusCode::BAD_GATEWAY,
+        Some(FaultKind::Http504) => StatusCode::GATEWAY_TIMEOUT,
+        Some(FaultKind::Redirect) => StatusCode::FOUND,
+        _ => StatusCode::OK,
+    };
+    let headers = response.headers_mut();
+    if let Some(value) = content_type(kind, settings.content_type) {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+    }
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    match kind {
+        Some(FaultKind::Redirect) => {
+            let location = fault.and_then(|fault| fault.location.as_deref()).unwrap_or("https://mp.weixin.qq.com/");
+            if let Ok(location) = HeaderValue::from_str(location) {
+                headers.insert(header::LOCATION, location);
+            }
+        }
+        Some(FaultKind::FalseGzip) => {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        _ => {}
+    }
+    response
+}
+
+const fn content_type(fault: Option<FaultKind>, setting: ContentType) -> Option<&'static str> {
+    match (fault, setting) {
+        (Some(FaultKind::Http502 | FaultKind::Http504 | FaultKind::Html | FaultKind::Redirect), _) => Some("text/html"),
+        (Some(FaultKind::EmptyBody), _) | (_, ContentType::HtmlGbk) => Some("text/html; charset=gbk"),
+        (_, ContentType::JsonEncoding) => Some("application/json; encoding=utf-8"),
+        (_, ContentType::TextPlain) => Some("text/plain"),
+        (_, ContentType::None) => None,
+    }
+}
+
+/// One byte at a time.
+fn drip(bytes: Vec<u8>, interval_millis: u64) -> Body {
+    let drops = stream::unfold((Bytes::from(bytes), false), move |(mut rest, begun)| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        if begun {
+            tokio::time::sleep(Duration::from_millis(interval_millis)).await;
+        }
+        let drop = rest.split_to(1);
+        Some((Ok::<_, Infallible>(drop), (rest, true)))
+    });
+    Body::from_stream(drops)
+}
+
+/// The first half, and then the end of the connection.
+fn truncated(mut bytes: Vec<u8>) -> Body {
+    bytes.truncate(bytes.len() / 2);
+    let parts = stream::unfold(Some(Bytes::from(bytes)), |half| async move {
+        if let Some(half) = half {
+            return Some((Ok(half), None));
+        }
+        // A pending body makes hyper flush what it has; an error at once would discard it.
+        tokio::task::yield_now().await;
+        Some((Err(io::Error::from(io::ErrorKind::UnexpectedEof)), None))
+    });
+    Body::from_stream(parts)
+}
+
+/// Counts a request as in flight until it is dropped.
+struct InFlight {
+    sandbox: Sandbox,
+    seq: u64,
+    witness: Option<WitnessKey>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let (mut platform, now) = self.sandbox.enter();
+        platform.depart(self.seq, self.witness.as_ref(), now);
+    }
+}
+
+/// A body whose request is in flight until the last of it was handed to the socket. hyper drops a body that says it has
+/// ended before it flushes, so that a client which has the answer never sees its request still counted.
+struct Witnessed {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+impl http_body::Body for Witnessed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
