@@ -212,7 +212,7 @@ mod tests {
             renew_at: at(now + 6_900),
             expires_at: at(now + 7_200),
             withdrawn_at: None,
-            overlap: Duration::from_secs(300),
+            overlap: Duration::from_mins(5),
             overlap_capped: false,
             several_previous: false,
         }

@@ -64,11 +64,10 @@ async fn exchange(
     let fault = arrival.fault.as_ref();
     let answer = {
         let (mut platform, now) = sandbox.enter();
-        let refusal = fault.and_then(Fault::refusal);
-        match refusal {
+        let processed = fault.is_none_or(Fault::is_processed).then(|| platform.process(request, arrival.seq, now));
+        match fault.and_then(Fault::refusal) {
             Some(refusal) => platform.refuse(&refusal, request, arrival.seq, now),
-            None if fault.is_none_or(Fault::is_processed) => platform.process(request, arrival.seq, now),
-            None => Answer::Other(serde_json::Value::Null),
+            None => processed.unwrap_or(Answer::Other(serde_json::Value::Null)),
         }
     };
     pause(half).await;

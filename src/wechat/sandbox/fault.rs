@@ -194,6 +194,13 @@ impl Fault {
             () if self.kind == FaultKind::Errcode && self.errcode.is_none_or(|errcode| errcode == 0) => {
                 Some("a fault of kind errcode needs an errcode other than 0")
             }
+            () if self
+                .location
+                .as_ref()
+                .is_some_and(|location| !location.bytes().all(|byte| byte.is_ascii_graphic())) =>
+            {
+                Some("a fault's location holds visible ASCII only; percent-encode the rest")
+            }
             () if self.bytes.is_some_and(|bytes| bytes > 64 * 1024 * 1024) => {
                 Some("a fault's bytes are at most 67108864")
             }

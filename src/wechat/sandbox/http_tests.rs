@@ -195,11 +195,11 @@ async fn accounts_are_refused_in_the_words_of_wechat() {
 async fn a_second_system_mints_and_a_withdrawal_kills() {
     let served = Served::start(json!({})).await;
     let mine = token_of(&served.stable(false).await);
-    let mint = served.call("POST", &format!("/sandbox/accounts/{APPID}/mint"), r#"{"line":"stable"}"#).await.json();
+    let foreign = served.call("POST", &format!("/sandbox/accounts/{APPID}/mint"), r#"{"line":"stable"}"#).await.json();
     assert_eq!(served.sandbox.judge(&mine).verdict, Verdict::Previous);
-    assert_eq!(token_of(&served.stable(false).await), token_of(&mint));
+    assert_eq!(token_of(&served.stable(false).await), token_of(&foreign));
     served.call("POST", &format!("/sandbox/accounts/{APPID}/kill"), r#"{"line":"stable"}"#).await;
-    for token in [mine, token_of(&mint)] {
+    for token in [mine, token_of(&foreign)] {
         assert_eq!(served.probe(&token).await["errcode"], 40001);
         assert_eq!(served.sandbox.judge(&token).verdict, Verdict::Withdrawn);
     }
@@ -302,6 +302,17 @@ async fn answers_are_spoilt_as_configured() {
 }
 
 #[tokio::test]
+async fn a_refusal_can_follow_a_mint() {
+    let served = Served::start(json!({})).await;
+    for (processed, minted) in [(false, 0), (true, 1)] {
+        served.fault(json!({"kind": "busy", "processed": processed})).await;
+        assert_eq!(served.plain().await["errcode"], -1);
+        assert_eq!(served.mints(), minted);
+    }
+    assert_eq!(served.sandbox.log(0, None).pop().unwrap().errcode, Some(-1));
+}
+
+#[tokio::test]
 async fn calls_that_overlap_are_witnessed() {
     let served = Served::start(json!({"latency_ms": {"min": 200, "max": 200}})).await;
     let (_, _) = tokio::join!(served.plain(), served.stable(false));
@@ -314,6 +325,22 @@ async fn calls_that_overlap_are_witnessed() {
     }
     let witness = served.sandbox.witnesses().remove(0);
     assert_eq!((witness.calls, witness.most_in_flight), (50, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_no_longer_in_flight_when_its_answer_arrives() {
+    let served = Served::start(json!({})).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nhost: sandbox\r\n\r\n", plain_target());
+    for _ in 0..200 {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut received = Vec::new();
+        while !received.ends_with(b"}") {
+            let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut received)).await.unwrap().unwrap();
+            assert_ne!(read, 0);
+        }
+        assert_eq!(served.sandbox.witnesses()[0].in_flight, 0);
+    }
 }
 
 #[tokio::test]

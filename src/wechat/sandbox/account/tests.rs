@@ -123,7 +123,7 @@ fn tickets_can_change_at_even_hours() {
     let late = Timestamp::from_millis(even_hour + 7_140_000);
     let first = account.ticket(Line::WxCard, late).unwrap();
     assert_eq!(first.expires_in, 60);
-    assert!(account.ticket(Line::WxCard, late.plus(Duration::from_secs(60))).unwrap().minted);
+    assert!(account.ticket(Line::WxCard, late.plus(Duration::from_mins(1))).unwrap().minted);
 }
 
 #[test]
