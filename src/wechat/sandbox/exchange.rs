@@ -13,7 +13,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
 use super::Sandbox;
 use super::answer::Answer;
@@ -47,7 +47,7 @@ pub(super) async fn answer(
     };
     let in_flight = InFlight { sandbox: sandbox.clone(), seq: arrival.seq, witness: arrival.witness.clone() };
     let response = exchange(&sandbox, &request, &arrival, &settings, &connection).await;
-    response.map(|body| Body::new(Witnessed { body, _in_flight: in_flight }))
+    witnessed(response, in_flight)
 }
 
 async fn exchange(
@@ -223,11 +223,23 @@ impl Drop for InFlight {
     }
 }
 
-/// A body whose request is in flight until the last of it was handed to the socket. hyper drops a body that says it has
-/// ended before it flushes, so that a client which has the answer never sees its request still counted.
+/// A body whose request is in flight until its last byte is handed on: before that byte is sent, so that a client which has
+/// the whole answer never sees its request still counted.
 struct Witnessed {
     body: Body,
-    _in_flight: InFlight,
+    /// Bytes that are still to come.
+    left: u64,
+    in_flight: Option<InFlight>,
+}
+
+fn witnessed(response: Response, in_flight: InFlight) -> Response {
+    let left = response.body().size_hint().exact().or_else(|| promised_length(&response)).unwrap_or(0);
+    let in_flight = (left > 0).then_some(in_flight);
+    response.map(|body| Body::new(Witnessed { body, left, in_flight }))
+}
+
+fn promised_length(response: &Response) -> Option<u64> {
+    response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl http_body::Body for Witnessed {
@@ -238,7 +250,15 @@ impl http_body::Body for Witnessed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            self.left = self.left.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
+            if self.left == 0 {
+                self.in_flight = None;
+            }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -330,6 +330,7 @@ async fn calls_that_overlap_are_witnessed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_is_no_longer_in_flight_when_its_answer_arrives() {
     let served = Served::start(json!({})).await;
+    served.fault(json!({"kind": "slow_drip", "ms": 0, "times": 2})).await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     let request = format!("GET {} HTTP/1.1\r\nhost: sandbox\r\n\r\n", plain_target());
     for _ in 0..200 {
