@@ -16,6 +16,10 @@ use crate::domain::timestamp::Timestamp;
 impl Platform {
     /// Does what `request` asks and enters the outcome in log entry `seq`.
     pub(super) fn process(&mut self, request: &Request, seq: u64, now: Timestamp) -> Answer {
+        // Foreign mints may have come due while the request was delayed; they were first.
+        if let Some(appid) = self.log.entry(seq).and_then(|entry| entry.appid.clone()) {
+            self.catch_up(&appid, now);
+        }
         let outcome = match request.endpoint {
             Endpoint::Token => self.token(request, seq, now),
             Endpoint::StableToken => self.stable_token(request, seq, now),

@@ -200,6 +200,8 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
@@ -280,6 +282,30 @@ mod tests {
         assert_eq!(issue.verdict(at(1)), Verdict::Current);
         assert!(!issue.is_accepted(at(1)));
         assert!(issue.is_accepted(at(2)));
+    }
+
+    proptest! {
+        /// Whatever happens: one current token, one previous one, and what is dead stays dead.
+        #[test]
+        fn at_most_two_tokens_live(steps in proptest::collection::vec((0..4_000_i64, 0..8_u8, any::<bool>()), 1..40)) {
+            let (mut chain, mut now, mut dead) = (Chain::default(), 0, Vec::new());
+            for (number, (wait, action, overlap_capped)) in steps.into_iter().enumerate() {
+                now += wait;
+                match action {
+                    0 => chain.withdraw(at(now)),
+                    1..4 => {}
+                    _ => drop(chain.mint(number.to_string(), at(now), &Terms { overlap_capped, ..terms(now) })),
+                }
+                let seen = verdicts(&chain, now);
+                let count = |wanted| seen.iter().filter(|verdict| **verdict == wanted).count();
+                prop_assert!(count(Verdict::Current) <= 1 && count(Verdict::Previous) <= 1, "{seen:?}");
+                for (index, verdict) in &dead {
+                    prop_assert_eq!(seen[*index], *verdict);
+                }
+                let alive = [Verdict::Current, Verdict::Previous];
+                dead = seen.into_iter().enumerate().filter(|(_, verdict)| !alive.contains(verdict)).collect();
+            }
+        }
     }
 
     #[test]

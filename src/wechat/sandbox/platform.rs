@@ -159,7 +159,8 @@ impl Platform {
 
     /// [`Platform::catch_up`] for every account.
     pub(super) fn catch_up_all(&mut self, now: Timestamp) {
-        for appid in self.accounts.keys().cloned().collect::<Vec<_>>() {
+        let disturbed = self.accounts.iter().filter(|(_, account)| account.settings.interference.is_some());
+        for appid in disturbed.map(|(appid, _)| appid.clone()).collect::<Vec<_>>() {
             self.catch_up(&appid, now);
         }
     }
