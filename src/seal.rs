@@ -1,4 +1,4 @@
-//! The master key, and what it protects: AppSecrets and token values are sealed before they reach the database.
+//! The master key, and what it protects: `AppSecret`s and token values are sealed before they reach the database.
 //!
 //! One key of 32 bytes; HKDF-SHA-256 derives a sub-key per purpose. A sealed column is base64 of
 //! `format (1 byte) ‖ key id (4) ‖ nonce (24) ‖ ciphertext ‖ tag (16)` under XChaCha20-Poly1305, whose nonces are long enough to be random on

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::timestamp::Timestamp;
 
 /// The longest lifetime believed. WeChat says 7,200 s at most; refreshing too early is harmless, too late is not.
-pub const LONGEST_LIFETIME: Duration = Duration::from_secs(7_200);
+pub const LONGEST_LIFETIME: Duration = Duration::from_hours(2);
 
 /// The life of a value: from when the request that first brought it was sent, to its expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Life {
     /// In stable mode WeChat mints only in the last 300 s, so `ahead` must be below that.
     pub fn lead(self, ahead: Duration, roll: f64) -> Duration {
         let lead = ahead.min(self.length() / 4);
-        lead - (lead / 4).mul_f64(roll)
+        lead.saturating_sub((lead / 4).mul_f64(roll))
     }
 }
 
@@ -41,7 +41,7 @@ pub fn after_new_token(life: Life, ahead: Duration, roll: f64) -> Timestamp {
 /// its last minute, so its true end is only learned by asking again; asking returns the same ticket.
 pub fn after_new_ticket(life: Life, ahead: Duration, roll: f64) -> Timestamp {
     let quarter = life.length() / 4;
-    life.since.plus(quarter - (quarter / 4).mul_f64(roll)).min(after_new_token(life, ahead, roll))
+    life.since.plus(quarter.saturating_sub((quarter / 4).mul_f64(roll))).min(after_new_token(life, ahead, roll))
 }
 
 /// When to ask again after WeChat sent the value that we had: after a quarter of what is left, so that the questions come closer as the

@@ -63,7 +63,8 @@ pub fn settle(present: &Token, claim: &Claim, call: &EndedCall, ahead: Duration,
             let until = call.sent_at.plus((*expires_in).min(LONGEST_LIFETIME));
             let outcome = take_value(&mut token, text, fingerprint, Life { since: call.sent_at, until });
             let planned = next_refresh(&token, outcome, call.ended_at, ahead, roll);
-            token.refresh_at = rescheduled.map_or(planned, |at| if at == Timestamp::NEVER { at } else { at.min(planned) });
+            token.refresh_at =
+                rescheduled.map_or(planned, |at| if at == Timestamp::NEVER { at } else { at.min(planned) });
             outcome
         }
         CallResult::Accepted => {
@@ -86,8 +87,8 @@ pub fn settle(present: &Token, claim: &Claim, call: &EndedCall, ahead: Duration,
         }
         CallResult::Failed(failure) => {
             token.record.failures = if rescheduled.is_some() { 0 } else { token.record.failures.saturating_add(1) };
-            token.refresh_at = rescheduled
-                .unwrap_or_else(|| retry_at(failure, token.record.failures, call.ended_at, roll));
+            token.refresh_at =
+                rescheduled.unwrap_or_else(|| retry_at(failure, token.record.failures, call.ended_at, roll));
             Outcome::Failure
         }
     };

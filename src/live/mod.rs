@@ -112,13 +112,13 @@ impl LiveView {
     }
 
     /// Takes in keys' present states. A revocation is final.
-    pub fn publish_keys(&self, changed: Vec<HashedKey>) {
+    pub fn publish_keys(&self, changed: &[HashedKey]) {
         if changed.is_empty() {
             return;
         }
         self.keys.rcu(|held| {
             let mut keys = HashMap::clone(held);
-            for HashedKey { hash, key } in &changed {
+            for HashedKey { hash, key } in changed {
                 if keys.get(hash).is_none_or(|held| held.revoked_at.is_none()) {
                     keys.insert(*hash, Arc::new(key.clone()));
                 }

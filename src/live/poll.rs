@@ -23,7 +23,7 @@ impl LiveView {
         let keys = readable(store.keys_changed_since(since).await?);
         let accounts = readable(store.accounts_changed_since(since).await?);
         let tokens = readable(store.tokens_changed_since(since).await?);
-        self.publish_keys(keys.filter(|hashed| self.is_news(hashed)).collect());
+        self.publish_keys(&keys.filter(|hashed| self.is_news(hashed)).collect::<Vec<_>>());
         accounts.for_each(|change| self.publish_account(change));
         tokens.for_each(|token| self.publish_token(token));
         self.synced_at.store(now.as_millis(), Ordering::Relaxed);
@@ -36,11 +36,11 @@ impl LiveView {
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
             let since = self.synced_at().minus(OVERLAP);
             match self.sync(store, since, clock.now()).await {
-                Ok(()) if away => {
-                    away = false;
-                    tracing::info!("the database is back; the live view follows it again");
+                Ok(()) => {
+                    if std::mem::take(&mut away) {
+                        tracing::info!("the database is back; the live view follows it again");
+                    }
                 }
-                Ok(()) => {}
                 Err(error) if !away => {
                     away = true;
                     tracing::warn!(

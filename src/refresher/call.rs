@@ -125,10 +125,14 @@ impl Refresher {
         }
     }
 
-    async fn fetch_ticket(self: &Arc<Self>, claim: &Claim, access_token: TokenValue) -> Result<Option<Answer>, CallError> {
+    async fn fetch_ticket(
+        self: &Arc<Self>,
+        claim: &Claim,
+        access_token: TokenValue,
+    ) -> Result<Option<Answer>, CallError> {
         let result = self.wechat.ticket(&access_token, claim.token.key.token_type).await;
         if result.as_ref().is_err_and(CallError::token_refused) {
-            self.repair_for_ticket(&claim.token.key, access_token);
+            self.repair_for_ticket(&claim.token.key, &access_token);
         }
         result.map(Some)
     }

@@ -27,25 +27,29 @@ impl<K, V> Default for Flights<K, V> {
 impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Flights<K, V> {
     /// Waits for the work for `key`: what is under way, or else what `start` makes. The work is a task of its own and goes on when the
     /// callers leave.
-    pub(super) async fn join<F>(&self, key: K, tasks: &TaskTracker, start: impl FnOnce() -> F) -> Result<V, RefreshError>
+    pub(super) async fn join<F>(
+        &self,
+        key: K,
+        tasks: &TaskTracker,
+        start: impl FnOnce() -> F,
+    ) -> Result<V, RefreshError>
     where
         F: Future<Output = Result<V, RefreshError>> + Send + 'static,
     {
         let landing = {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            match under_way.get(&key) {
-                Some(landing) => landing.clone(),
-                None => {
-                    let landed = Landed { under_way: Arc::clone(&self.under_way), key: key.clone() };
-                    let work = start();
-                    let task = tasks.spawn(async move {
-                        let _landed = landed;
-                        work.await
-                    });
-                    let landing = task.map(|result| result.unwrap_or(Err(RefreshError::Crashed))).boxed().shared();
-                    under_way.insert(key, landing.clone());
-                    landing
-                }
+            if let Some(landing) = under_way.get(&key) {
+                landing.clone()
+            } else {
+                let landed = Landed { under_way: Arc::clone(&self.under_way), key: key.clone() };
+                let work = start();
+                let task = tasks.spawn(async move {
+                    let _landed = landed;
+                    work.await
+                });
+                let landing = task.map(|result| result.unwrap_or(Err(RefreshError::Crashed))).boxed().shared();
+                under_way.insert(key, landing.clone());
+                landing
             }
         };
         landing.await
@@ -105,7 +109,7 @@ mod tests {
         let flights = Flights::<&str, u32>::default();
         let tasks = TaskTracker::new();
         let crash = || async { Err(RefreshError::Crashed) };
-        let panicking = || async { std::panic::panic_any("boom") };
+        let panicking = || async { Vec::<Result<u32, RefreshError>>::new().remove(0) };
         assert!(matches!(flights.join("key", &tasks, panicking).await, Err(RefreshError::Crashed)));
         assert!(flights.under_way.lock().unwrap().is_empty());
         assert!(flights.join("key", &tasks, crash).await.is_err());

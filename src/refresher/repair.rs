@@ -69,11 +69,11 @@ impl Refresher {
     }
 
     /// A ticket call found the access token refused; it is repaired in the background.
-    pub(super) fn repair_for_ticket(self: &Arc<Self>, ticket: &TokenKey, refused: TokenValue) {
+    pub(super) fn repair_for_ticket(self: &Arc<Self>, ticket: &TokenKey, refused: &TokenValue) {
         let key = TokenKey::new(ticket.appid.clone(), TokenType::AccessToken);
         let Some(version) = self.held(&key).ok().and_then(|held| {
             let value = held.token.value.as_ref()?;
-            (value.text == refused).then_some(held.token.version)
+            (value.text == *refused).then_some(held.token.version)
         }) else {
             return;
         };
@@ -105,7 +105,12 @@ impl Refresher {
 
     /// Asks WeChat about a token, and replaces it if it is dead. A ticket cannot be probed; it is fetched again, which brings the same one if
     /// it is still good.
-    async fn examine(self: &Arc<Self>, key: &TokenKey, version: i64, trigger: Trigger) -> Result<Verdict, RefreshError> {
+    async fn examine(
+        self: &Arc<Self>,
+        key: &TokenKey,
+        version: i64,
+        trigger: Trigger,
+    ) -> Result<Verdict, RefreshError> {
         let call = if key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Probe };
         let claim = match self.claim_or_follow(key, call, trigger, Some(version)).await? {
             Won::Claim(claim) => *claim,

@@ -242,7 +242,8 @@ impl Store {
             return Ok(None);
         };
         let revision = found.revision + 1;
-        let sql = "UPDATE wx_account SET removed_at = ?, secret_sealed = NULL, revision = ?, changed_at = ? WHERE appid = ?";
+        let sql =
+            "UPDATE wx_account SET removed_at = ?, secret_sealed = NULL, revision = ?, changed_at = ? WHERE appid = ?";
         tx.execute(sql, bind![now, revision, now, appid]).await?;
         super::token::drop_tokens(&mut tx, appid, now).await?;
         append(&mut tx, actor, "account.remove", appid, &found.account.name, now).await?;

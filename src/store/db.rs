@@ -250,7 +250,8 @@ impl Db {
                 sqlx::query_as(sql).bind(name).fetch_optional(&pools.readers).await?
             }
             Handle::Postgres(pools) => {
-                let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1";
+                let sql =
+                    "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1";
                 sqlx::query_as(sql).bind(name).fetch_optional(&pools.readers).await?
             }
             Handle::Mysql(pools) => return Ok(table_exists_on(&mut *pools.readers.acquire().await?, name).await?),
@@ -420,12 +421,16 @@ pub(super) fn kind_of(error: &sqlx::Error) -> FailureKind {
         return FailureKind::Duplicate;
     }
     let mysql = error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
-    match (mysql, error.code().as_deref()) {
-        (Some(1205 | 1213), _) => FailureKind::Conflict,
-        (Some(1040 | 1053 | 1203 | 1290), _) => FailureKind::Unavailable,
-        (Some(_), _) => FailureKind::Other,
-        (None, Some("5" | "6" | "261" | "262" | "517" | "40001" | "40P01" | "55P03")) => FailureKind::Conflict,
-        (None, Some("8" | "10" | "13" | "14" | "53300" | "57P01" | "57P02" | "57P03" | "25006")) => FailureKind::Unavailable,
+    if let Some(number) = mysql {
+        return match number {
+            1205 | 1213 => FailureKind::Conflict,
+            1040 | 1053 | 1203 | 1290 => FailureKind::Unavailable,
+            _ => FailureKind::Other,
+        };
+    }
+    match error.code().as_deref() {
+        Some("5" | "6" | "261" | "262" | "517" | "40001" | "40P01" | "55P03") => FailureKind::Conflict,
+        Some("8" | "10" | "13" | "14" | "53300" | "57P01" | "57P02" | "57P03" | "25006") => FailureKind::Unavailable,
         _ => FailureKind::Other,
     }
 }

@@ -208,10 +208,12 @@ impl Store {
         let from = filter.from.unwrap_or(Timestamp::ZERO);
         let to = filter.to.unwrap_or(Timestamp::NEVER);
         // Without a cursor the list starts after an imaginary row at the end of time.
-        let (before, before_id) = after.map_or((Timestamp::NEVER, ""), |cursor| (cursor.started_at, cursor.id.as_str()));
+        let (before, before_id) =
+            after.map_or((Timestamp::NEVER, ""), |cursor| (cursor.started_at, cursor.id.as_str()));
         let appid = filter.appid.as_ref().map(AppId::as_str);
         let all = bind![
-            appid, from, to, before, before_id, token_type, token_type, outcome, outcome, trigger, trigger, before, limit,
+            appid, from, to, before, before_id, token_type, token_type, outcome, outcome, trigger, trigger, before,
+            limit,
         ];
         let rows: Vec<RefreshRow> = match appid {
             Some(_) => self.db.fetch_all(NEWEST_OF_ACCOUNT, all).await?,

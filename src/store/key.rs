@@ -122,18 +122,8 @@ impl Store {
                    (id, name, role, accounts, actions, key_hash, hint, created_at, expires_at, changed_at) \
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let key_hash = hexadecimal(&hash);
-        let values = bind![
-            &id,
-            &new.name,
-            new.role.as_str(),
-            &accounts,
-            &actions,
-            &key_hash,
-            &hint,
-            now,
-            new.expires_at,
-            now
-        ];
+        let values =
+            bind![&id, &new.name, new.role.as_str(), &accounts, &actions, &key_hash, &hint, now, new.expires_at, now];
         tx.execute(sql, values).await?;
         append(&mut tx, actor, "key.create", &id, &new.name, now).await?;
         tx.commit().await?;
@@ -180,7 +170,8 @@ impl Store {
         if !rows.iter().any(|row| row.id == id) {
             return Ok(Revocation::Absent);
         }
-        let keys: Vec<_> = rows.into_iter().filter_map(|row| HashedKey::try_from(row).ok()).map(|hashed| hashed.key).collect();
+        let keys: Vec<_> =
+            rows.into_iter().filter_map(|row| HashedKey::try_from(row).ok()).map(|hashed| hashed.key).collect();
         let is_admin = |key: &Key| opens_everything(key, now);
         let revokes_an_admin = keys.iter().any(|key| key.id == id && is_admin(key));
         if revokes_an_admin && !keys.iter().any(|key| key.id != id && is_admin(key)) {

@@ -174,7 +174,8 @@ impl Store {
             let row = Refresh { instance: lost.instance, ..blank_row(&token, call, trigger, started_at) };
             history::append(tx, &row).await?;
         }
-        let claim = Claim { generation: token.generation + 1, token: Token { spent, ..token }, call, trigger, claimed_at: now };
+        let claim =
+            Claim { generation: token.generation + 1, token: Token { spent, ..token }, call, trigger, claimed_at: now };
         self.write_lease(tx, &claim, lease).await?;
         Ok(Attempt::Claimed(Box::new(claim)))
     }
@@ -246,7 +247,8 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let row = lock_row(&mut tx, &claim.token.key).await?;
         let Some(row) = row.filter(|row| row.generation == claim.generation) else {
-            history::record_superseded(&mut tx, &self.history_row(claim, call, Outcome::Superseded, &claim.token)).await?;
+            history::record_superseded(&mut tx, &self.history_row(claim, call, Outcome::Superseded, &claim.token))
+                .await?;
             tx.commit().await?;
             return Ok(None);
         };

@@ -1,8 +1,8 @@
 //! The check value by which a master key proves itself before the first write.
 
-use super::{FailureKind, StoreError};
 use super::db::{Db, bind};
 use super::migrate::{Schema, inspect};
+use super::{FailureKind, StoreError};
 use crate::domain::timestamp::Timestamp;
 use crate::seal::Sealer;
 

@@ -28,7 +28,9 @@ pub enum StoreError {
     #[error("DATABASE_URL must begin with sqlite:, postgres: or mysql:")]
     UnknownScheme,
     /// The URL does not parse. It may hold a password, so it is not repeated.
-    #[error("DATABASE_URL is malformed; write it like postgres://user:password@host:5432/name, special characters percent-encoded")]
+    #[error(
+        "DATABASE_URL is malformed; write it like postgres://user:password@host:5432/name, special characters percent-encoded"
+    )]
     MalformedUrl,
     /// An SQLite database in memory.
     #[error("DATABASE_URL names an SQLite database in memory, which a restart would empty; name a file")]
@@ -48,7 +50,9 @@ pub enum StoreError {
         source: Source,
     },
     /// The schema is from a later version of the program.
-    #[error("the database has schema version {found}, and this program knows versions up to {known}; run the newer wxtoken")]
+    #[error(
+        "the database has schema version {found}, and this program knows versions up to {known}; run the newer wxtoken"
+    )]
     NewerSchema {
         /// The version found.
         found: i64,
@@ -92,7 +96,9 @@ pub enum StoreError {
         source: SealError,
     },
     /// The master key is not the one that this database is sealed under.
-    #[error("the master key is {present}, and this database is sealed under {expected}; give the key that it was made with")]
+    #[error(
+        "the master key is {present}, and this database is sealed under {expected}; give the key that it was made with"
+    )]
     OtherMasterKey {
         /// Identifiers of the keys that the database knows.
         expected: String,
@@ -122,7 +128,7 @@ impl StoreError {
         Self::Open { place: place.to_owned(), source: source.into() }
     }
 
-    fn corrupt(table: &'static str, column: &'static str, row: impl ToString) -> Self {
+    fn corrupt(table: &'static str, column: &'static str, row: &impl ToString) -> Self {
         Self::Corrupt { table, column, row: row.to_string() }
     }
 

@@ -78,7 +78,7 @@ impl TokenRow {
     }
 
     fn corrupt(&self, column: &'static str) -> StoreError {
-        StoreError::corrupt(TABLE, column, self.row())
+        StoreError::corrupt(TABLE, column, &self.row())
     }
 
     pub(super) fn unsettled(&self) -> Result<Option<UnsettledClaim>, StoreError> {
@@ -97,9 +97,12 @@ impl TokenRow {
 
     fn open(&self, sealer: &Sealer, column: &'static str, sealed: &str) -> Result<TokenValue, StoreError> {
         let place = Place { table: TABLE, column, appid: &self.appid, token_type: &self.token_type };
-        let opened = sealer
-            .open(place, sealed)
-            .map_err(|source| StoreError::Sealed { table: TABLE, column, row: self.row(), source })?;
+        let opened = sealer.open(place, sealed).map_err(|source| StoreError::Sealed {
+            table: TABLE,
+            column,
+            row: self.row(),
+            source,
+        })?;
         TokenValue::parse(opened.expose_secret()).map_err(|_| self.corrupt(column))
     }
 
@@ -174,10 +177,7 @@ impl Store {
     }
 
     /// Tokens changed at or after `since`, for the live view; those no longer kept too. Rows that do not open are reported one by one.
-    pub async fn tokens_changed_since(
-        &self,
-        since: Timestamp,
-    ) -> Result<Vec<Result<Token, StoreError>>, StoreError> {
+    pub async fn tokens_changed_since(&self, since: Timestamp) -> Result<Vec<Result<Token, StoreError>>, StoreError> {
         let rows: Vec<TokenRow> = self.db.fetch_all(select!("WHERE changed_at >= ?"), bind![since]).await?;
         Ok(rows.into_iter().map(|row| row.into_token(&self.sealer)).collect())
     }
@@ -232,8 +232,7 @@ pub(super) async fn reschedule(
     let sql = "UPDATE wx_token SET mode = ?, refresh_at = ?, budget_limit = ?, failures = 0, \
                revision = revision + 1, changed_at = ? WHERE appid = ? AND kept = ?";
     let limit = budget_limit(account.mode, limits);
-    let values =
-        bind![account.mode.as_str(), due_at(account, now), limit, now, account.appid.as_str(), true];
+    let values = bind![account.mode.as_str(), due_at(account, now), limit, now, account.appid.as_str(), true];
     tx.execute(sql, values).await.map(drop)
 }
 
