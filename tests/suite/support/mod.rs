@@ -3,4 +3,5 @@
 pub(crate) mod api;
 pub(crate) mod database;
 pub(crate) mod process;
+pub(crate) mod sandbox;
 pub(crate) mod wait;

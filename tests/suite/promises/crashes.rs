@@ -1,0 +1,166 @@
+//! kill -9 at every place of a refresh, twenty times each, in both modes, on each database.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{ACCESS_TOKEN, history, register, value};
+use crate::support::database::on_every_database;
+use crate::support::database::TestDatabase;
+use crate::support::process::Server;
+use crate::support::sandbox::TestSandbox;
+use crate::support::wait::eventually;
+
+const KILLS: usize = 20;
+const APPID: &str = "wx1";
+const BOUND: Duration = Duration::from_secs(40);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    BeforeTheCall,
+    DuringTheCall,
+    BeforeTheSettle,
+    AfterTheSettle,
+}
+
+on_every_database! {
+    async fn killed_before_the_call(db: TestDatabase) {
+        in_both_modes(&db, Place::BeforeTheCall).await;
+    }
+
+    async fn killed_during_the_call(db: TestDatabase) {
+        in_both_modes(&db, Place::DuringTheCall).await;
+    }
+
+    async fn killed_after_the_answer_and_before_the_settle(db: TestDatabase) {
+        in_both_modes(&db, Place::BeforeTheSettle).await;
+    }
+
+    async fn killed_after_the_settle(db: TestDatabase) {
+        in_both_modes(&db, Place::AfterTheSettle).await;
+    }
+}
+
+async fn in_both_modes(db: &TestDatabase, place: Place) {
+    let plain = TestDatabase::create(db.kind()).await;
+    tokio::join!(kill_and_restart(db, place, "stable"), kill_and_restart(&plain, place, "plain"));
+}
+
+async fn kill_and_restart(db: &TestDatabase, place: Place, mode: &str) {
+    let sandbox = TestSandbox::start().await;
+    // With a life no longer than the overlap every call mints, in stable mode too.
+    sandbox.account(APPID, &json!({ "lifetime_seconds": 250, "overlap_seconds": 300 }));
+    let mut armed = start(db, &sandbox, fail_point(place, 1)).await;
+    stop_at(&armed, &sandbox, place, 0, async |server| {
+        register(&server.admin(), APPID, mode, json!([ACCESS_TOKEN])).await;
+    })
+    .await;
+    for kill in 1..=KILLS {
+        armed.kill_9();
+        let calls_before = sandbox.calls(APPID).len();
+        // The restarted server recovers first, which passes the point once; it is armed for the refresh after that.
+        let passes = if place == Place::AfterTheSettle { 1 } else { 2 };
+        armed = start(db, &sandbox, fail_point(place, passes)).await;
+        let admin = armed.admin();
+        if kill > 1 || place == Place::AfterTheSettle {
+            let reply = admin.token(APPID, ACCESS_TOKEN).await.expect_status(200);
+            let served = reply.body["value"].as_str().expect("a string");
+            assert!(sandbox.accepts(served), "{mode}, {place:?}, kill {kill}: a dead token was served");
+        }
+        let served = value(&admin, APPID, ACCESS_TOKEN).await;
+        assert!(sandbox.accepts(&served));
+        recovered(&armed, place, kill).await;
+        let extra = sandbox.calls(APPID).len() - calls_before;
+        assert!(extra <= 1, "{mode}, {place:?}, kill {kill}: {extra} calls to recover");
+        if kill < KILLS {
+            stop_at(&armed, &sandbox, place, kill, async |server| {
+                let admin = server.admin();
+                tokio::spawn(async move {
+                    // The server is killed while this waits.
+                    let _ = admin.request(reqwest::Method::POST, REFRESH).body("{}").send().await;
+                });
+            })
+            .await;
+        }
+    }
+    assert_nothing_is_broken(&armed, &sandbox, place).await;
+}
+
+const REFRESH: &str = "/v1/accounts/wx1/tokens/access_token/refresh";
+
+async fn start(db: &TestDatabase, sandbox: &TestSandbox, fail_point: Option<String>) -> Server {
+    let builder = Server::builder().database(db).wechat(sandbox.url()).env("WXTOKEN_CALL_TIMEOUT", "2s");
+    match fail_point {
+        Some(name) => builder.fail_point(&name).start().await,
+        None => builder.start().await,
+    }
+}
+
+fn fail_point(place: Place, passes: u32) -> Option<String> {
+    match place {
+        Place::BeforeTheCall => Some(format!("before_call:{passes}")),
+        Place::DuringTheCall => None,
+        Place::BeforeTheSettle => Some(format!("before_settle:{passes}")),
+        Place::AfterTheSettle => Some(format!("after_settle:{passes}")),
+    }
+}
+
+/// Starts a refresh and waits until it stands at the place.
+async fn stop_at(
+    server: &Server,
+    sandbox: &TestSandbox,
+    place: Place,
+    kill: usize,
+    refresh: impl AsyncFnOnce(&Server),
+) {
+    let calls = sandbox.calls(APPID).len();
+    if place == Place::DuringTheCall {
+        // In turn: WeChat has not begun with the call, and WeChat has minted and the answer is on its way.
+        let kind = if kill % 2 == 0 { "hang_before" } else { "hang_after" };
+        sandbox.faults(APPID, &json!([{ "kind": kind, "times": 1 }]));
+    }
+    refresh(server).await;
+    eventually(BOUND, "the refresh to reach its place", async || {
+        let there = match place {
+            Place::DuringTheCall => sandbox.calls(APPID).len() > calls,
+            _ => server.output().contains("fail point"),
+        };
+        there.then_some(())
+    })
+    .await;
+}
+
+/// Waits until the lost claim was made again. After the settle there is nothing to recover.
+async fn recovered(server: &Server, place: Place, kill: usize) {
+    if place == Place::AfterTheSettle {
+        return;
+    }
+    let admin = server.admin();
+    eventually(BOUND, "the recovery", async || {
+        let rows = history(&admin, APPID).await;
+        let lost = rows.iter().filter(|row| row["outcome"] == "lost").count();
+        let last = rows.last()?;
+        (lost == kill && last["outcome"] != "lost").then_some(())
+    })
+    .await;
+}
+
+async fn assert_nothing_is_broken(server: &Server, sandbox: &TestSandbox, place: Place) {
+    let admin = server.admin();
+    let account = admin.get("/v1/accounts/wx1").await.expect_status(200);
+    assert_eq!(account.body["health"]["tokens"][0]["health"], "healthy", "{}", account.text);
+    let rows = history(&admin, APPID).await;
+    let of = |outcome: &str| rows.iter().filter(|row| row["outcome"] == outcome).count();
+    let token = admin.token(APPID, ACCESS_TOKEN).await.expect_status(200);
+    assert_eq!(token.body["version"], json!(of("success")), "{place:?}: every version has its row");
+    assert_eq!(of("lost") + of("success"), rows.len(), "{place:?}: {:?}", outcomes(&rows));
+    let expected_lost = if place == Place::AfterTheSettle { 0 } else { KILLS };
+    assert_eq!(of("lost"), expected_lost, "{place:?}");
+    let calls = sandbox.calls(APPID).len();
+    assert!(calls <= rows.len(), "{place:?}: {calls} calls and {} rows", rows.len());
+    assert_eq!(sandbox.witness(APPID, ACCESS_TOKEN).most_in_flight, 1, "{place:?}");
+}
+
+fn outcomes(rows: &[Value]) -> Vec<&str> {
+    rows.iter().map(|row| row["outcome"].as_str().unwrap_or_default()).collect()
+}

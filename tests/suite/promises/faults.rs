@@ -1,0 +1,91 @@
+//! Every way in which WeChat can answer badly, while a token is valid.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{ACCESS_TOKEN, Stage};
+use crate::support::database::{Kind, TestDatabase};
+use crate::support::wait::eventually;
+
+/// Long enough for a call to be struck and settled with the deadline below.
+const STRUCK: Duration = Duration::from_secs(15);
+const DEADLINE: &str = "600ms";
+
+/// Body and transport faults. Those that process the call first are marked: in plain mode they mint a token that is lost.
+const FAULTS: &[&str] = &[
+    "busy", "system_error", "http_502", "http_504", "empty_body", "html", "truncated_json", "wrong_shape_array",
+    "wrong_shape_null", "empty_token", "missing_token", "reset_before", "reset_after", "close_before", "close_after",
+    "hang_before", "hang_after", "slow_drip", "redirect", "huge_body", "invalid_utf8", "trailing_garbage",
+    "duplicate_keys", "truncated_body", "false_gzip",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_go_on_through_every_fault_and_recovery_needs_no_help() {
+    let db = TestDatabase::create(Kind::Sqlite).await;
+    let stage = Stage::set_with(&db, |server| server.env("WXTOKEN_CALL_TIMEOUT", DEADLINE)).await;
+    for mode in ["stable", "plain"] {
+        for fault in FAULTS {
+            // An account for each fault, all at work at once.
+            let appid = format!("wx_{mode}_{fault}");
+            let long = json!({ "lifetime_seconds": 7_200, "overlap_seconds": 300 });
+            stage.register(&appid, mode, &long).await;
+        }
+    }
+    let mut trials = Vec::new();
+    for mode in ["stable", "plain"] {
+        for fault in FAULTS {
+            trials.push(endure(&stage, mode, fault));
+        }
+    }
+    futures_util::future::join_all(trials).await;
+}
+
+/// One fault: it strikes a refresh, the good value survives and is served on; when it ends, the next attempt succeeds by itself.
+async fn endure(stage: &Stage, mode: &str, fault: &str) {
+    let appid = format!("wx_{mode}_{fault}");
+    let good = stage.value(&appid).await;
+    let before = stage.sandbox.calls(&appid).len();
+    stage.sandbox.faults(&appid, &json!([{ "kind": fault, "bytes": 2_000_000, "location": "http://127.0.0.1:9/" }]));
+    let reply = stage.admin.refresh(&appid, ACCESS_TOKEN, false).await;
+    assert_eq!(reply.status, 502, "{appid}: {}", reply.text);
+    let struck = || stage.sandbox.calls(&appid).iter().filter(|call| call.fault.is_some()).count();
+    eventually(STRUCK, "the fault to strike again, by the row's own backoff", async || {
+        serves(stage, &appid, &good).await;
+        (struck() >= 2).then_some(())
+    })
+    .await;
+    stage.sandbox.faults(&appid, &Value::Array(Vec::new()));
+    eventually(STRUCK, "recovery", async || {
+        let account = stage.admin.get(&format!("/v1/accounts/{appid}")).await.expect_status(200);
+        serves_something_alive(stage, &appid).await;
+        (account.body["health"]["tokens"][0]["health"] == "healthy").then_some(())
+    })
+    .await;
+    assert!(stage.sandbox.calls(&appid).len() > before + 2);
+}
+
+async fn serves(stage: &Stage, appid: &str, good: &str) {
+    let reply = stage.admin.token(appid, ACCESS_TOKEN).await.expect_status(200);
+    assert_eq!(reply.body["value"].as_str(), Some(good), "{appid}: the good value survives");
+}
+
+async fn serves_something_alive(stage: &Stage, appid: &str) {
+    let reply = stage.admin.token(appid, ACCESS_TOKEN).await.expect_status(200);
+    assert!(!reply.body["value"].as_str().expect("a string").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_before_the_request_are_survived_and_explained() {
+    // A name that does not resolve, and TLS spoken to a listener that does not know it.
+    let sandbox = crate::support::sandbox::TestSandbox::start().await;
+    let tls_to_plain = sandbox.url().replace("http://127.0.0.1", "https://localhost");
+    for (url, said) in [("https://wechat.invalid", "name"), (tls_to_plain.as_str(), "TLS")] {
+        let db = TestDatabase::create(Kind::Sqlite).await;
+        let server = crate::support::process::Server::builder().database(&db).wechat(url).start().await;
+        super::register(&server.admin(), "wx1", "stable", json!(["access_token"])).await;
+        let reply = server.admin().token("wx1", ACCESS_TOKEN).await.expect_status(503);
+        assert!(reply.text.contains(said), "{url}: {}", reply.text);
+        assert!(!reply.text.contains("secret="), "{}", reply.text);
+    }
+}

@@ -1,0 +1,139 @@
+//! Two instances on one database.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{ACCESS_TOKEN, history, register, value};
+use crate::support::api::Api;
+use crate::support::database::{Kind, TestDatabase};
+use crate::support::process::Server;
+use crate::support::sandbox::TestSandbox;
+use crate::support::wait::eventually;
+
+const ACCOUNTS: usize = 200;
+const WATCHED: usize = 20;
+const SPAN: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_secs(8);
+const STALENESS_BOUND: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_share_the_work_and_what_they_fetch_on_postgres() {
+    two_instances(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_share_the_work_and_what_they_fetch_on_mysql() {
+    two_instances(Kind::Mysql).await;
+}
+
+/// When each version of a token was first served, by account.
+type Sightings = BTreeMap<(usize, i64), Instant>;
+
+async fn two_instances(kind: Kind) {
+    let db = TestDatabase::create(kind).await;
+    let sandbox = TestSandbox::start().await;
+    let start = || Server::builder().database(&db).wechat(sandbox.url()).start();
+    let servers = [start().await, start().await];
+    let appids: Vec<_> = (0..ACCOUNTS).map(|number| format!("wx{number:03}")).collect();
+    for (number, appid) in appids.iter().enumerate() {
+        sandbox.account(appid, &json!({ "lifetime_seconds": LIFETIME.as_secs(), "overlap_seconds": 3 }));
+        let mode = if number % 2 == 0 { "stable" } else { "plain" };
+        register(&servers[number % 2].admin(), appid, mode, json!([ACCESS_TOKEN])).await;
+    }
+    for server in &servers {
+        for appid in &appids {
+            value(&server.admin(), appid, ACCESS_TOKEN).await;
+        }
+    }
+    let watchers = servers.each_ref().map(|server| {
+        let (admin, sandbox) = (server.admin(), sandbox.sandbox.clone());
+        let watched = appids[..WATCHED].to_vec();
+        tokio::spawn(async move { watch(&admin, &sandbox, &watched).await })
+    });
+    let mut seen = Vec::new();
+    for watcher in watchers {
+        seen.push(watcher.await.expect("every read was served, and alive"));
+    }
+    assert_each_serves_what_the_other_fetched(&seen[0], &seen[1]);
+    let mut instances = BTreeMap::<String, u32>::new();
+    for appid in &appids {
+        assert_one_refresh_for_each_expiry(&sandbox, appid);
+        for row in history(&servers[0].admin(), appid).await {
+            assert_eq!(row["outcome"], "success", "{appid}: {row}");
+            *instances.entry(row["instance"].as_str().expect("a name").to_owned()).or_default() += 1;
+        }
+    }
+    assert_eq!(instances.len(), 2, "both instances refreshed: {instances:?}");
+}
+
+async fn watch(admin: &Api, sandbox: &wxtoken::wechat::sandbox::Sandbox, appids: &[String]) -> Sightings {
+    let mut sightings = Sightings::new();
+    let began = Instant::now();
+    while began.elapsed() < SPAN {
+        for (number, appid) in appids.iter().enumerate() {
+            let reply = admin.token(appid, ACCESS_TOKEN).await.expect_status(200);
+            let value = reply.body["value"].as_str().expect("a string");
+            assert!(sandbox.judge(value).accepted, "{appid} was served a dead token");
+            let version = reply.body["version"].as_i64().expect("a number");
+            sightings.entry((number, version)).or_insert_with(Instant::now);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sightings
+}
+
+fn assert_each_serves_what_the_other_fetched(ours: &Sightings, theirs: &Sightings) {
+    let last = ours.values().chain(theirs.values()).max().copied().expect("sightings");
+    let mut worst = Duration::ZERO;
+    for (here, there) in [(ours, theirs), (theirs, ours)] {
+        for (&(number, version), &at) in here {
+            // A version that came in the last moments may not have reached the other before the watching ended.
+            if last.duration_since(at) < STALENESS_BOUND * 2 {
+                continue;
+            }
+            let later = there.range((number, version)..=(number, i64::MAX)).map(|(_, at)| *at).min();
+            let lag = later.expect("the other serves it too").saturating_duration_since(at);
+            worst = worst.max(lag);
+        }
+    }
+    assert!(worst <= STALENESS_BOUND, "the other instance served an old version for {worst:?}");
+}
+
+/// A token is due in the last quarter of its life, so two calls for one expiry would stand closer together than three quarters of it.
+fn assert_one_refresh_for_each_expiry(sandbox: &TestSandbox, appid: &str) {
+    let calls = sandbox.calls(appid);
+    assert!(calls.len() > 6, "{appid} was refreshed {} times only", calls.len());
+    for pair in calls.windows(2) {
+        let apart = pair[1].at_ms - pair[0].at_ms;
+        assert!(apart > 5_500, "{appid} was refreshed twice within {apart} ms");
+    }
+    assert_eq!(sandbox.witness(appid, ACCESS_TOKEN).most_in_flight, 1, "{appid}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_key_is_refused_everywhere_within_five_seconds() {
+    for kind in [Kind::Postgres, Kind::Mysql] {
+        let db = TestDatabase::create(kind).await;
+        let sandbox = TestSandbox::start().await;
+        let start = || Server::builder().database(&db).wechat(sandbox.url()).start();
+        let servers = [start().await, start().await];
+        let admin = servers[0].admin();
+        sandbox.account("wx1", &json!({}));
+        register(&admin, "wx1", "stable", json!([ACCESS_TOKEN])).await;
+        let made = admin.post("/v1/keys", &json!({ "name": "shop", "role": "service", "accounts": ["wx1"] })).await;
+        let made = made.expect_status(201);
+        let key = made.body["key"].as_str().expect("shown once");
+        let elsewhere = servers[1].admin().with_key(key);
+        value(&elsewhere, "wx1", ACCESS_TOKEN).await;
+        let id = made.body["id"].as_str().expect("an id");
+        admin.delete(&format!("/v1/keys/{id}")).await.expect_status(204);
+        admin.with_key(key).token("wx1", ACCESS_TOKEN).await.expect_status(401);
+        eventually(Duration::from_secs(5), "the revocation to arrive", async || {
+            (elsewhere.token("wx1", ACCESS_TOKEN).await.status == 401).then_some(())
+        })
+        .await;
+    }
+}
