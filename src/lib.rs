@@ -1,6 +1,7 @@
 //! wxtoken: a central token server for WeChat accounts.
 
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod live;
 pub mod refresher;

@@ -60,6 +60,14 @@ pub(super) fn parse(text: &str) -> Result<Url, UrlFault> {
     Ok(url)
 }
 
+/// Whether `text` is an address of this machine, where a simulator may stand in for WeChat.
+///
+/// # Errors
+/// When no call to WeChat could be sent to it.
+pub fn is_url_of_this_machine(text: &str) -> Result<bool, UrlFault> {
+    parse(text).map(|url| is_this_machine(&url))
+}
+
 fn is_this_machine(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
