@@ -1,10 +1,12 @@
 //! wxtoken: a central token server for WeChat accounts.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod live;
 pub mod refresher;
 pub mod seal;
+pub mod startup;
 pub mod store;
 pub mod wechat;

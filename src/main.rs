@@ -1,3 +1,7 @@
 //! Environment in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wxtoken::cli::run(std::env::args_os(), std::env::vars_os())
+}

@@ -1,0 +1,23 @@
+//! Exit codes. Service managers and scripts rely on them; the ones above 2 are those of `sysexits.h`.
+
+use crate::startup::Remedy;
+
+/// Done.
+pub const OK: u8 = 0;
+/// Failed for a reason that the message names.
+pub const FAILURE: u8 = 1;
+/// The command line was not understood.
+pub const USAGE: u8 = 2;
+/// The database is away or in use by another process: another try later may do.
+pub const DATABASE_UNAVAILABLE: u8 = 69;
+/// A setting or the master key is wrong: another try is in vain until that is mended.
+pub const CONFIGURATION: u8 = 78;
+
+/// The code that says what would help.
+pub(super) fn code_for(remedy: Remedy) -> u8 {
+    match remedy {
+        Remedy::MendSettings => CONFIGURATION,
+        Remedy::AwaitDatabase => DATABASE_UNAVAILABLE,
+        Remedy::Other => FAILURE,
+    }
+}
