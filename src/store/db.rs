@@ -369,7 +369,7 @@ async fn postgres_pools(url: &str) -> Result<Pools<PgPool>, StoreError> {
         .application_name("wxtoken")
         .statement_cache_capacity(STATEMENT_CACHE)
         .options([
-            ("default_transaction_isolation", "read\\ committed"),
+            ("default_transaction_isolation", "read committed"),
             ("lock_timeout", "3s"),
             ("idle_in_transaction_session_timeout", "15s"),
         ]);
