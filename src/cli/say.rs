@@ -17,13 +17,17 @@ pub(super) fn talk(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// An error with everything that led to it, each part on a line of its own.
+/// An error with everything that led to it, each part on a line of its own. Libraries often repeat the cause in their own
+/// sentence; it is said once.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(":\n  ");
-        text.push_str(&cause.to_string().replace('\n', "\n  "));
+        let sentence = cause.to_string().replace('\n', "\n  ");
+        if !text.contains(&sentence) {
+            text.push_str(":\n  ");
+            text.push_str(&sentence);
+        }
         source = cause.source();
     }
     text
