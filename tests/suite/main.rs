@@ -3,6 +3,8 @@
 
 #![expect(clippy::panic, clippy::expect_used, reason = "in a test a panic is how a failure is reported")]
 
+mod commands;
+mod house;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]
 mod support;
 mod support_works;
