@@ -1,5 +1,6 @@
 //! The command line: words in, words out.
 
+mod demo;
 pub mod exit;
 mod logging;
 mod master_key;
@@ -85,7 +86,7 @@ pub fn run(
     let context = Context { log, env_file, environment: environment.into_iter().collect() };
     let done = match command.unwrap_or(Command::Serve(serve::ServeFlags::default())) {
         Command::Serve(flags) => serve::serve(context, flags),
-        Command::Demo(flags) => serve::demo(context, flags),
+        Command::Demo(flags) => demo::demo(context, flags),
         Command::Sandbox(flags) => serve::sandbox(context, &flags),
         Command::Migrate => migrate::migrate(context),
         Command::MasterKey { command } => master_key::run(&command),

@@ -1,12 +1,12 @@
-//! `serve`, `demo` and `sandbox`: the commands that run until they are told to end.
+//! `serve` and `sandbox`: the commands that run until they are told to end.
 
 use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::{Context, Failure, block_on};
+use super::{Context, Failure, block_on, say};
 use crate::config::listen_address;
-use crate::startup;
+use crate::startup::{self, Facts, Service};
 
 /// What `serve` and `demo` take.
 #[derive(Debug, Default, Args)]
@@ -17,7 +17,7 @@ pub(super) struct ServeFlags {
 }
 
 impl ServeFlags {
-    fn into_settings(self) -> Vec<(&'static str, String)> {
+    pub(super) fn into_settings(self) -> Vec<(&'static str, String)> {
         self.listen.map(|address| ("WXTOKEN_LISTEN", address)).into_iter().collect()
     }
 }
@@ -36,15 +36,54 @@ fn sandbox_address(text: &str) -> Result<SocketAddr, &'static str> {
 
 pub(super) fn serve(context: Context, flags: ServeFlags) -> Result<(), Failure> {
     let settings = context.settings(flags.into_settings())?;
-    Ok(block_on(startup::serve(settings))?)
-}
-
-pub(super) fn demo(context: Context, flags: ServeFlags) -> Result<(), Failure> {
-    let settings = context.settings(flags.into_settings())?;
-    Ok(block_on(startup::demo(settings))?)
+    block_on(async {
+        let service = Service::start(settings).await?;
+        say::talk(&welcome(&service.facts));
+        service.run_until_told_to_stop().await
+    })?;
+    Ok(())
 }
 
 pub(super) fn sandbox(context: Context, flags: &SandboxFlags) -> Result<(), Failure> {
     context.settings(Vec::new())?;
-    Ok(block_on(startup::sandbox(flags.listen))?)
+    Ok(block_on(startup::sandbox(flags.listen, |address| say::talk(&sandbox_welcome(address))))?)
+}
+
+/// What a person who has just started the server wants to know.
+fn welcome(facts: &Facts) -> String {
+    let Facts { address, database, made_key_file, made_admin_key, accounts } = facts;
+    let mut text = format!(
+        "wxtoken {} is listening on http://{address}\n  database    {database}, {accounts} {}",
+        env!("CARGO_PKG_VERSION"),
+        if *accounts == 1 { "account" } else { "accounts" },
+    );
+    if let Some(path) = made_key_file {
+        text.push_str("\n  master key  made in ");
+        text.push_str(&path.display().to_string());
+        text.push_str("; keep a copy elsewhere: without it nothing in the database opens");
+    }
+    let key = made_admin_key.as_ref().map_or("$WXTOKEN_ADMIN_KEY", |key| key.expose());
+    if made_admin_key.is_some() {
+        text.push_str("\n  admin key   ");
+        text.push_str(key);
+        text.push_str("\n              shown this once; keep it in a safe place");
+    }
+    if *accounts == 0 {
+        text.push_str("\n  next        register an account; curl asks for what stands after @ on its standard input:\n");
+        text.push_str(&format!(
+            "    curl -sS http://{address}/v1/accounts -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d @-\n    \
+             {{\"appid\": \"wx…\", \"secret\": \"the AppSecret\", \"name\": \"my shop\"}}   then Ctrl-D"
+        ));
+    }
+    text
+}
+
+fn sandbox_welcome(address: SocketAddr) -> String {
+    format!(
+        "the WeChat simulator is listening on http://{address}\n  \
+         make an account:  curl -sS -X PUT http://{address}/sandbox/accounts/wx1 -d '{{\"secret\": \"0123456789abcdef0123456789abcdef\"}}'\n  \
+         let it fail:      curl -sS -X PUT http://{address}/sandbox/accounts/wx1/faults -d '[{{\"kind\": \"busy\", \"times\": 3}}]'\n  \
+         see what was asked: curl -sS http://{address}/sandbox/log\n  \
+         point wxtoken here: WXTOKEN_WECHAT_URL=http://{address} wxtoken serve"
+    )
 }

@@ -62,6 +62,7 @@ mod fail_point;
 mod flight;
 mod obtain;
 mod repair;
+mod retention;
 mod schedule;
 
 use std::collections::HashMap;

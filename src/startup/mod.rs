@@ -1,19 +1,30 @@
 //! Wires the rooms together, runs them, and drains them.
 
 mod database;
+mod demo;
+mod first_key;
 mod key_file;
 mod master_key;
+mod service;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use database::{Migrated, OpenDatabase, migrate, open_database};
-pub use master_key::{MasterKeySource, master_key};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::config::{ConfigError, Settings};
+pub use database::{Migrated, OpenDatabase, migrate, open_database};
+pub use demo::{Demo, Happening, Happenings, SAMPLES, Sample};
+pub use master_key::{MasterKeySource, master_key};
+pub use service::{Facts, Service};
+
+use crate::config::ConfigError;
+use crate::domain::Invalid;
 use crate::seal::MasterKeyError;
 use crate::store::{FailureKind, StoreError};
+use crate::wechat::ClientError;
+use crate::wechat::sandbox::Sandbox;
 
 /// Why the program did not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +77,26 @@ pub enum StartError {
     /// The operating system refused something that the program cannot do without.
     #[error("the program could not be set up")]
     System(#[from] std::io::Error),
-    /// A part that this version lacks.
-    #[error("this version of wxtoken has no `{0}` yet")]
-    Missing(&'static str),
+    /// The address to listen on is not to be had.
+    #[error("cannot listen on {address}; choose another with --listen or WXTOKEN_LISTEN")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The client for WeChat cannot be made from its settings.
+    #[error("WeChat cannot be called with these settings")]
+    Wechat(#[from] ClientError),
+    /// A value that the program itself refuses, such as a placeholder for a key.
+    #[error("a setting is refused")]
+    Invalid(#[from] Invalid),
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes")]
+    NoRandomness,
+    /// A second signal came while the server was shutting down.
+    #[error("ended at once by a second signal; calls in flight are made again at the next start")]
+    EndedAtOnce,
 }
 
 /// What a failure to start asks of whoever started the program.
@@ -91,9 +119,11 @@ impl StartError {
             | Self::NoMasterKey
             | Self::LostKeyFile { .. }
             | Self::ExposedKeyFile { .. }
-            | Self::KeyFile { .. } => Remedy::MendSettings,
+            | Self::KeyFile { .. }
+            | Self::Wechat(_)
+            | Self::Invalid(_) => Remedy::MendSettings,
             Self::Store(error) => remedy_of(error),
-            Self::System(_) | Self::Missing(_) => Remedy::Other,
+            Self::System(_) | Self::Listen { .. } | Self::NoRandomness | Self::EndedAtOnce => Remedy::Other,
         }
     }
 }
@@ -117,30 +147,27 @@ fn remedy_of(error: &StoreError) -> Remedy {
     }
 }
 
-/// Serves until it is told to end.
-pub async fn serve(settings: Settings) -> Result<(), StartError> {
-    let opened = open_database(&settings, Clock).await?;
-    if let Some(path) = &opened.made_key_file {
-        tracing::warn!(
-            "made a master key in {}: keep a copy, nothing in the database opens without it",
-            path.display()
-        );
+/// Runs the simulator alone until it is told to end; `ready` is called once it listens.
+pub async fn sandbox(listen: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.map_err(|source| StartError::Listen { address: listen, source })?;
+    ready(listener.local_addr()?);
+    let stop = CancellationToken::new();
+    let serving = Sandbox::new();
+    tokio::select! {
+        () = serving.serve(listener, stop) => {}
+        told = told_to_stop() => told?,
     }
-    drop(settings);
-    opened.db.close().await;
-    Err(StartError::Missing("serve"))
+    Ok(())
 }
 
-/// Runs the sandbox and the server with sample accounts.
-#[expect(clippy::unused_async, reason = "it will wait for the parts that it runs")]
-pub async fn demo(settings: Settings) -> Result<(), StartError> {
-    drop(settings);
-    Err(StartError::Missing("demo"))
-}
-
-/// Runs the sandbox alone.
-#[expect(clippy::unused_async, reason = "it will wait for the parts that it runs")]
-pub async fn sandbox(listen: SocketAddr) -> Result<(), StartError> {
-    let _ = listen;
-    Err(StartError::Missing("sandbox"))
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_stop() -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }

@@ -221,4 +221,16 @@ impl Store {
         };
         rows.into_iter().map(Refresh::try_from).collect()
     }
+
+    /// Removes about `batch` of the oldest rows that started before `before`; returns how many. Fewer than `batch` means none is left.
+    pub async fn prune_history(&self, before: Timestamp, batch: u32) -> Result<u64, StoreError> {
+        let last = "SELECT started_at FROM wx_refresh_history WHERE started_at < ? \
+                    ORDER BY started_at, id LIMIT 1 OFFSET ?";
+        let last: Option<(i64,)> = self.db.fetch_optional(last, bind![before, batch.saturating_sub(1)]).await?;
+        let up_to = last.map_or(before.as_millis() - 1, |(started_at,)| started_at);
+        let mut tx = self.db.begin().await?;
+        let removed = tx.execute("DELETE FROM wx_refresh_history WHERE started_at <= ?", bind![up_to]).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
 }
