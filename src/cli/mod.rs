@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Settings, Sources};
 use crate::startup::StartError;
 
-/// A central token server for `WeChat` accounts.
+/// A central token server for WeChat accounts.
 #[derive(Debug, Parser)]
 #[command(name = "wxtoken", version, after_help = "Without a command: serve. Settings are explained in .env.example.")]
 struct Arguments {
@@ -38,7 +38,7 @@ enum Command {
     Serve(serve::ServeFlags),
     /// Try it out: the simulator and the server with sample accounts
     Demo(serve::ServeFlags),
-    /// Run the `WeChat` simulator alone
+    /// Run the WeChat simulator alone
     Sandbox(serve::SandboxFlags),
     /// Bring the database schema up to date
     Migrate,
@@ -112,11 +112,16 @@ impl Context {
     fn settings(self, flags: Vec<(&'static str, String)>) -> Result<Settings, StartError> {
         let log = self.log.map(|level| ("WXTOKEN_LOG", level));
         let sources = Sources::gather(self.env_file.as_deref(), self.environment, flags.into_iter().chain(log));
-        for warning in sources.warnings() {
-            say::talk(&format!("wxtoken: {warning}"));
-        }
-        let settings = Settings::parse(&sources)?;
+        let settings = Settings::parse(&sources).inspect_err(|_| {
+            // There is no log yet, and one of these may be the cause.
+            for warning in sources.warnings() {
+                say::talk(&format!("wxtoken: {warning}"));
+            }
+        })?;
         logging::start(&settings.log, settings.log_format).map_err(io::Error::other)?;
+        for warning in sources.warnings() {
+            tracing::warn!("{warning}");
+        }
         Ok(settings)
     }
 }

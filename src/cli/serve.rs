@@ -11,7 +11,7 @@ use crate::startup::{self, Facts, Service};
 /// What `serve` and `demo` take.
 #[derive(Debug, Default, Args)]
 pub(super) struct ServeFlags {
-    /// The address and port to listen on [default: `WXTOKEN_LISTEN`, or 127.0.0.1:8080]
+    /// The address and port to listen on [default: the setting, or 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::sources::{Origin, Sources};
 use super::table::SETTINGS;
@@ -152,7 +152,7 @@ impl Reader<'_> {
 
     fn log(&mut self) -> String {
         let text = self.text("WXTOKEN_LOG");
-        if EnvFilter::builder().parse(&text).is_err() {
+        if EnvFilter::builder().parse(&text).is_err() || text.split(',').any(is_misspelt_level) {
             self.problem(
                 "WXTOKEN_LOG",
                 "must be error, warn, info, debug or trace, or directives like info,wxtoken::http=debug",
@@ -171,6 +171,12 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// A bare word that is no level would name a part of the program, and silence all the others.
+fn is_misspelt_level(directive: &str) -> bool {
+    let word = directive.trim();
+    word.chars().all(char::is_alphanumeric) && LevelFilter::from_str(word).is_err()
 }
 
 /// Reads an address to listen on: that of an interface, or `localhost`, with a port.

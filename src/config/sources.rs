@@ -149,7 +149,8 @@ impl Sources {
         let known: Vec<String> = known_names().collect();
         for name in self.values.keys().filter(|name| name.starts_with(PREFIX) && !known.contains(name)) {
             let nearest = known.iter().min_by_key(|candidate| differences(name, candidate));
-            let hint = nearest.filter(|candidate| differences(name, candidate) <= LARGEST_TYPO);
+            let largest = LARGEST_TYPO.min((name.len() - PREFIX.len()) / 2);
+            let hint = nearest.filter(|candidate| differences(name, candidate) <= largest);
             let hint = hint.map_or_else(String::new, |candidate| format!("; did you mean {candidate}?"));
             self.warnings.push(format!("There is no setting {name}{hint}"));
         }

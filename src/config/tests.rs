@@ -32,12 +32,12 @@ fn the_example_file_lists_every_setting() {
 
 #[test]
 fn the_example_file_says_what_counts_without_it() {
-    let uncommented: String = example()
+    let uncommented: Vec<_> = example()
         .lines()
         .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && rest.contains('=')))
-        .map(|line| format!("{line}\n"))
+        .map(str::to_owned)
         .collect();
-    let given = Settings::parse(&from_file(&uncommented)).unwrap();
+    let given = Settings::parse(&from_file(&uncommented.join("\n"))).unwrap();
     assert_eq!(format!("{given:?}"), format!("{:?}", parsed(&[]).unwrap()));
 }
 
@@ -50,7 +50,7 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(settings.wechat_fallback_url.as_deref(), Some("https://api2.weixin.qq.com"));
     assert_eq!(settings.lease(), Duration::from_secs(20));
     assert_eq!(settings.connect_timeout(), Duration::from_secs(3));
-    assert_eq!(settings.refresh_ahead, Duration::from_secs(240));
+    assert_eq!(settings.refresh_ahead, Duration::from_mins(4));
     assert_eq!(settings.limits().forced_per_day, 20);
     assert_eq!(settings.log_format, LogFormat::Text);
 }
@@ -71,6 +71,7 @@ fn values_within_bounds_are_taken() {
         ("WXTOKEN_FORCED_PER_DAY", "0"),
         ("WXTOKEN_FORCED_GAP", "1h 30m"),
         ("WXTOKEN_LOG", "warn,wxtoken::http=debug"),
+        ("WXTOKEN_LOG", "OFF,wxtoken=info"),
         ("WXTOKEN_LOG_FORMAT", "json"),
         ("WXTOKEN_WECHAT_FALLBACK_URL", "none"),
         ("WXTOKEN_LISTEN", ""),
@@ -101,6 +102,8 @@ fn values_out_of_bounds_are_named_and_never_repeated() {
         ("WXTOKEN_PLAIN_PER_DAY", "1e3"),
         ("WXTOKEN_HISTORY_DAYS", "3651"),
         ("WXTOKEN_LOG", "canary=canary=canary"),
+        ("WXTOKEN_LOG", "canary"),
+        ("WXTOKEN_LOG", "info,canary"),
         ("WXTOKEN_LOG_FORMAT", "canary"),
     ] {
         let error = parsed(&[(name, value)]).unwrap_err();
@@ -193,7 +196,8 @@ fn a_dollar_sign_outside_single_quotes_is_warned_of() {
 
 #[test]
 fn an_unknown_name_is_warned_of_with_the_nearest() {
-    let names = ["WXTOKEN_MASTERKEY", "WXTOKEN_NOTHING_LIKE_IT", "WXTOKEN_KEY", "WXTOKEN_ADMIN_KEY_FILE", "PATH"];
+    let names =
+        ["WXTOKEN_MASTERKEY", "WXTOKEN_NOTHING_LIKE_IT", "WXTOKEN_X", "WXTOKEN_KEY", "WXTOKEN_ADMIN_KEY_FILE", "PATH"];
     let mut sources = sources(&names.map(|name| (name, "x")));
     sources.warn_of_unknown_names();
     assert_eq!(
@@ -201,6 +205,7 @@ fn an_unknown_name_is_warned_of_with_the_nearest() {
         [
             "There is no setting WXTOKEN_MASTERKEY; did you mean WXTOKEN_MASTER_KEY?",
             "There is no setting WXTOKEN_NOTHING_LIKE_IT",
+            "There is no setting WXTOKEN_X",
         ]
     );
 }

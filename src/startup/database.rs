@@ -1,5 +1,6 @@
 //! Opens the database: first a look that changes nothing, then, when schema and master key are in order, the door.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use secrecy::ExposeSecret;
@@ -89,14 +90,17 @@ async fn proven_key(settings: &Settings) -> Result<(Sealer, Option<PathBuf>), St
         return Ok((sealer, Some(path)));
     }
     // Another process made the file just now, and its key counts.
-    let theirs = master_key(settings)?;
+    let gone = || StartError::KeyFile { path, source: ErrorKind::NotFound.into() };
+    let theirs = present_master_key(settings)?.ok_or_else(gone)?;
     Ok((Sealer::new(theirs.key()), None))
 }
 
 /// Looks at an SQLite file, if there is one, through a connection that cannot write: opening it for writing would change it.
 async fn look_at_file(settings: &Settings, sealer: Option<&Sealer>) -> Result<(), StartError> {
     let url = settings.database_url.expose_secret();
-    if !sqlite_path(url).is_some_and(|path| path.exists()) {
+    let Some(path) = sqlite_path(url) else { return Ok(()) };
+    // A file that cannot be asked after may be there: that is no first start.
+    if !path.try_exists()? {
         return Ok(());
     }
     let db = Db::open_read_only(url).await?;

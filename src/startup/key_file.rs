@@ -50,11 +50,13 @@ fn write_whole(path: &Path, key: &MasterKey) -> io::Result<bool> {
     let written = write_draft(&draft, key).and_then(|()| match fs::hard_link(&draft, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        // Not every file system has links.
+        Err(_) if !path.exists() => fs::rename(&draft, path).map(|()| true),
         Err(error) => Err(error),
     });
-    let removed = fs::remove_file(&draft);
+    // After a rename there is nothing left to remove.
+    let _ = fs::remove_file(&draft);
     let is_ours = written?;
-    removed?;
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()?;
     Ok(is_ours)
