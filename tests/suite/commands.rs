@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection, Row, SqliteConnection};
+use wxtoken::clock::Clock;
+use wxtoken::config::{Settings, Sources};
 use wxtoken::seal::MasterKey;
+use wxtoken::startup::{StartError, open_database};
+use wxtoken::store::db::Db;
 
 use crate::support::database::{Kind, TestDatabase, on_every_database};
 use crate::support::process::MASTER_KEY;
@@ -83,15 +87,21 @@ async fn state(database: &TestDatabase) -> Vec<Vec<u8>> {
     }
 }
 
+/// Opens the database as a start does, and closes it again. Answers the key file that this made.
+async fn open(database: &TestDatabase, master_key: Option<&str>) -> Result<Option<PathBuf>, StartError> {
+    let no_file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+    let given = [("DATABASE_URL", database.url()), ("WXTOKEN_MASTER_KEY", master_key.unwrap_or_default())];
+    let environment = given.map(|(name, value)| (name.into(), value.into()));
+    let sources = Sources::gather(Some(no_file.path()), environment, []);
+    let settings = Settings::parse(&sources).expect("the settings are right");
+    let opened = open_database(&settings, Clock).await?;
+    opened.db.close().await;
+    Ok(opened.made_key_file)
+}
+
 /// A database that has been served under [`MASTER_KEY`].
 async fn sealed(database: &TestDatabase) {
-    on(database, "migrate", None);
-    let now = wxtoken::clock::Clock;
-    let db = wxtoken::store::db::Db::open(database.url()).await.expect("the database opens");
-    let key = MasterKey::parse(MASTER_KEY).expect("it is a key");
-    let sealer = wxtoken::seal::Sealer::new(&key);
-    wxtoken::store::master_key::enroll(&db, &sealer, now.now()).await.expect("nobody was first");
-    db.close().await;
+    assert_eq!(open(database, Some(MASTER_KEY)).await.expect("a fresh database takes every key"), None);
 }
 
 #[test]
@@ -203,26 +213,48 @@ on_every_database! {
 
 #[tokio::test]
 async fn on_sqlite_the_first_start_makes_a_key_that_later_ones_find() {
+    for is_migrated in [false, true] {
+        let db = TestDatabase::create(Kind::Sqlite).await;
+        let path = db.path().expect("SQLite has a file");
+        let key_file = path.with_extension("master-key");
+        if is_migrated {
+            assert_eq!(on(&db, "migrate", None).status.code(), Some(0));
+        } else {
+            fs::write(&path, "").expect("an empty file can be made");
+        }
+        assert!(!key_file.exists(), "no schema needs a key");
+        assert_eq!(open(&db, None).await.expect("a first start succeeds"), Some(key_file.clone()));
+        let key = fs::read_to_string(&key_file).expect("the key file was made");
+        assert_eq!(fs::metadata(&key_file).expect("it is there").permissions().mode() & 0o777, 0o600);
+
+        assert_eq!(open(&db, None).await.expect("the key is found"), None);
+        assert_eq!(open(&db, Some(&key)).await.expect("the key is that of the database"), None);
+        assert_eq!(fs::read_to_string(&key_file).expect("it is still there"), key);
+    }
+}
+
+#[tokio::test]
+async fn on_sqlite_a_key_file_that_is_lost_or_exposed_stops_the_start() {
     let db = TestDatabase::create(Kind::Sqlite).await;
-    let key_file = db.path().expect("SQLite has a file").with_extension("master-key");
-    on(&db, "serve", None);
-    let key = fs::read_to_string(&key_file).expect("the key file was made");
-    assert_eq!(fs::metadata(&key_file).expect("it is there").permissions().mode() & 0o777, 0o600);
-    assert!(MasterKey::parse(&key).is_ok());
-
-    assert_ne!(on(&db, "serve", None).status.code(), CONFIGURATION);
-    assert_ne!(on(&db, "serve", Some(&key)).status.code(), CONFIGURATION);
-    assert_eq!(fs::read_to_string(&key_file).expect("it is still there"), key);
-
+    let key_file = open(&db, None).await.expect("a first start succeeds").expect("it makes a key");
     let before = state(&db).await;
     fs::set_permissions(&key_file, fs::Permissions::from_mode(0o640)).expect("the mode can be changed");
     let output = on(&db, "serve", None);
     assert_eq!(output.status.code(), CONFIGURATION);
-    assert!(talk(&output).contains("chmod 600"), "{}", talk(&output));
+    assert!(talk(&output).contains(&format!("chmod 600 '{}'", key_file.display())), "{}", talk(&output));
 
     fs::remove_file(&key_file).expect("the file can be removed");
     let output = on(&db, "serve", None);
     assert_eq!(output.status.code(), CONFIGURATION);
     assert!(talk(&output).contains(&key_file.display().to_string()), "{}", talk(&output));
     assert!(!key_file.exists() && state(&db).await == before);
+}
+
+#[tokio::test]
+async fn a_sqlite_file_in_use_is_told_from_a_mistake() {
+    let db = TestDatabase::create(Kind::Sqlite).await;
+    let in_use = Db::open(db.url()).await.expect("the database opens");
+    let output = on(&db, "serve", Some(MASTER_KEY));
+    assert_eq!(output.status.code(), Some(69), "{}", talk(&output));
+    in_use.close().await;
 }
