@@ -7,4 +7,5 @@ mod commands;
 mod house;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]
 mod support;
+mod promises;
 mod support_works;

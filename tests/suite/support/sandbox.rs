@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use wxtoken::wechat::sandbox::{Entry, Line, Sandbox, Witness};
+use wxtoken::wechat::sandbox::{CallKind, Entry, Line, Sandbox, Witness};
 
 pub(crate) const SECRET: &str = "5f4dcc3b5aa765d61d8327deb882cf99";
 
@@ -53,17 +53,16 @@ impl TestSandbox {
 
     /// How a token of the account was asked for.
     pub(crate) fn witness(&self, appid: &str, token_type: &str) -> Witness {
-        let found = self.sandbox.witnesses().into_iter();
+        let mut found = self.sandbox.witnesses().into_iter();
         found
-            .filter(|witness| witness.appid == appid && witness.token_type == token_type)
-            .next()
+            .find(|witness| witness.appid == appid && witness.token_type == token_type)
             .unwrap_or_else(|| panic!("nobody asked for the {token_type} of {appid}"))
     }
 
     /// The calls that clients made for an account, oldest first; what tests did through the control API is left out.
     pub(crate) fn calls(&self, appid: &str) -> Vec<Entry> {
         let log = self.sandbox.log(0, Some(appid));
-        log.into_iter().filter(|entry| !matches!(entry.call, "foreign_mint" | "kill")).collect()
+        log.into_iter().filter(|entry| !matches!(entry.call, CallKind::ForeignMint | CallKind::Kill)).collect()
     }
 }
 
