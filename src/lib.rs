@@ -4,7 +4,6 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
-pub mod http;
 pub mod live;
 pub mod refresher;
 pub mod seal;
