@@ -30,12 +30,16 @@ impl LiveView {
         Ok(())
     }
 
+    /// Takes in what changed since the last time, this instance's own changes too.
+    pub async fn catch_up(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
+        self.sync(store, self.synced_at().minus(OVERLAP), now).await
+    }
+
     /// Polls until `stop`. A database that is away is reported once when it goes and once when it is back.
     pub async fn follow(&self, store: &Store, clock: Clock, stop: CancellationToken) {
         let mut away = false;
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-            let since = self.synced_at().minus(OVERLAP);
-            match self.sync(store, since, clock.now()).await {
+            match self.catch_up(store, clock.now()).await {
                 Ok(()) => {
                     if std::mem::take(&mut away) {
                         tracing::info!("the database is back; the live view follows it again");

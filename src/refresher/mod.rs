@@ -177,6 +177,11 @@ impl Refresher {
         self.due.notify_one();
     }
 
+    /// How this refresher refreshes.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// When the scheduler last looked for due tokens; zero before the first time.
     pub fn last_scan(&self) -> Timestamp {
         Timestamp::from_millis(self.last_scan.load(std::sync::atomic::Ordering::Relaxed))

@@ -1,0 +1,160 @@
+//! The fast path in front of the router: a plain read of a valid token by a key that may. Whatever is out of the ordinary goes to
+//! the router, whose handler decides; this path never refuses.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::http::header::IF_NONE_MATCH;
+use axum::http::{Method, Request, Response};
+use axum::routing::future::RouteFuture;
+use bytes::Bytes;
+use futures_util::TryFutureExt;
+use futures_util::future::{Either, MapOk};
+use http_body::{Frame, SizeHint};
+use http_body_util::Full;
+use tower::Service;
+
+use super::Rooms;
+use super::answer::TokenAnswer;
+use super::caller::authenticate;
+use crate::domain::account::TokenType;
+use crate::domain::key::Action;
+
+/// The service of one connection.
+#[derive(Clone)]
+pub struct HotPath {
+    rooms: Arc<Rooms>,
+    router: Router,
+}
+
+impl HotPath {
+    /// Puts the fast path in front of `router`.
+    pub(super) fn new(rooms: Arc<Rooms>, router: Router) -> Self {
+        Self { rooms, router }
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Option<Response<AnswerBody>> {
+        let (appid, token_type) = plain_read(request)?;
+        let now = self.rooms.clock.now();
+        let key = authenticate(&self.rooms, request.headers(), now).ok()?;
+        if !key.allows(Action::TokenRead, appid) {
+            return None;
+        }
+        let account = self.rooms.live.account(appid).filter(|live| live.account.enabled)?;
+        let token = account.token(token_type)?;
+        TokenAnswer::of_live(&token, now).map(TokenAnswer::into_response)
+    }
+}
+
+/// The appid and the token type of a request that is nothing but a read of a token.
+fn plain_read<B>(request: &Request<B>) -> Option<(&str, TokenType)> {
+    let uri = request.uri();
+    if *request.method() != Method::GET || uri.query().is_some() || request.headers().contains_key(IF_NONE_MATCH) {
+        return None;
+    }
+    let (appid, token_type) = uri.path().strip_prefix("/v1/accounts/")?.split_once("/tokens/")?;
+    // An escape or a further segment in either makes it no key of the view and no token type.
+    Some((appid, TokenType::parse(token_type)?))
+}
+
+fn routed(response: Response<Body>) -> Response<AnswerBody> {
+    response.map(AnswerBody::Routed)
+}
+
+type Routed = MapOk<RouteFuture<Infallible>, fn(Response<Body>) -> Response<AnswerBody>>;
+
+impl<B> Service<Request<B>> for HotPath
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Either<Ready<Result<Self::Response, Infallible>>, Routed>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<B>>::poll_ready(&mut self.router, cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match self.answer(&request) {
+            Some(response) => Either::Left(ready(Ok(response))),
+            None => {
+                Either::Right(self.router.call(request).map_ok(routed as fn(Response<Body>) -> Response<AnswerBody>))
+            }
+        }
+    }
+}
+
+/// The body of an answer: of the fast path without a box, or of the router.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// All of it.
+    Prepared(Full<Bytes>),
+    /// Whatever a handler made.
+    Routed(Body),
+}
+
+impl From<Bytes> for AnswerBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Prepared(Full::new(bytes))
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.get_mut() {
+            Self::Prepared(body) => Pin::new(body).poll_frame(cx).map_err(axum::Error::new),
+            Self::Routed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Prepared(body) => body.is_end_stream(),
+            Self::Routed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Prepared(body) => body.size_hint(),
+            Self::Routed(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<'a>(request: &'a Request<()>) -> Option<(&'a str, TokenType)> {
+        plain_read(request)
+    }
+
+    #[test]
+    fn only_the_plainest_read_is_taken() {
+        let of = |method: &str, path: &str| Request::builder().method(method).uri(path).body(()).unwrap();
+        let plain = of("GET", "/v1/accounts/wx1/tokens/access_token");
+        assert_eq!(read(&plain), Some(("wx1", TokenType::AccessToken)));
+        for (method, path) in [
+            ("HEAD", "/v1/accounts/wx1/tokens/access_token"),
+            ("GET", "/v1/accounts/wx1/tokens/access_token?min_ttl=5"),
+            ("GET", "/v1/accounts/wx1/tokens/access_token?"),
+            ("GET", "/v1/accounts/wx1/tokens/access_token/"),
+            ("GET", "/v1/accounts/wx1/tokens/access%5Ftoken"),
+            ("GET", "/v1/accounts/wx1/tokens/x/tokens/access_token"),
+            ("GET", "/v1/accounts"),
+        ] {
+            assert_eq!(read(&of(method, path)), None, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What services and admins talk to.
+//!
+//! A request comes through [`hot`], which answers plain reads of valid tokens and passes everything else to the router; there
+//! [`context`] surrounds it with what every answer has, an extractor of [`caller`] settles who asks and whether they may, and a
+//! handler of `api` extracts, calls one verb, and answers. Errors are [`problem::Problem`]s.
+//!
+//! # Limits
+//!
+//! | what | limit | answer beyond it |
+//! |---|---|---|
+//! | request head | 16 KiB, 64 headers | 431 |
+//! | time to send a request head; idle connection | 75 s | closed |
+//! | request body | 64 KiB | 413 |
+//! | time to send a request body | 10 s | 408 |
+//! | time until an answer begins | 15 s | 503 |
+//! | items of a page | 500 | 422 |
+//! | rows of a CSV | 1,000,000 | the file ends there |
+//!
+//! The connection timer serves two purposes: it closes half-sent heads, and connections on which nothing is asked. It is longer than the 60 s
+//! after which common proxies and clients give up an idle connection of theirs, so that it is they who do.
+
+mod answer;
+mod api;
+mod body;
+pub mod caller;
+pub mod context;
+mod cursor;
+mod health;
+pub mod hot;
+pub mod problem;
+mod routes;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
+use hyper_util::rt::TokioTimer;
+use tokio_util::sync::CancellationToken;
+use tower::make::Shared;
+
+use crate::clock::Clock;
+use crate::domain::timestamp::Timestamp;
+use crate::live::LiveView;
+use crate::refresher::Refresher;
+use crate::store::Store;
+use hot::HotPath;
+use problem::{Code, Problem};
+pub use routes::RouteInfo;
+
+/// The largest request body, in bytes.
+pub const LARGEST_BODY: usize = 64 * 1024;
+/// How long a request body may take to arrive.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an answer may take to begin; longer than the refresher's patience, so that its own answer comes first.
+pub const HANDLER_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a connection may be silent, or take to send a request's head.
+pub const IDLE_DEADLINE: Duration = Duration::from_secs(75);
+const LARGEST_HEAD: usize = 16 * 1024;
+const MOST_HEADERS: usize = 64;
+
+/// What handlers work with.
+pub struct Rooms {
+    /// The database.
+    pub store: Arc<Store>,
+    /// The view that reads are answered from.
+    pub live: Arc<LiveView>,
+    /// Tokens on demand.
+    pub refresher: Arc<Refresher>,
+    /// The time.
+    pub clock: Clock,
+    /// Cancelled when the shutdown begins; from then on this instance is not ready.
+    pub draining: CancellationToken,
+    /// When this instance started.
+    pub started_at: Timestamp,
+}
+
+impl Rooms {
+    /// The rooms of an instance that starts now.
+    pub fn new(
+        store: Arc<Store>,
+        live: Arc<LiveView>,
+        refresher: Arc<Refresher>,
+        clock: Clock,
+        draining: CancellationToken,
+    ) -> Arc<Self> {
+        let started_at = clock.now();
+        Arc::new(Self { store, live, refresher, clock, draining, started_at })
+    }
+}
+
+/// Every route, with the action that it asks for.
+pub fn routes() -> Vec<RouteInfo> {
+    all_routes().finish().1
+}
+
+/// The router, without the fast path.
+pub fn router(rooms: Arc<Rooms>) -> Router {
+    let (router, _) = all_routes().finish();
+    router
+        .fallback(async || Problem::not_found())
+        .method_not_allowed_fallback(async || {
+            Problem::new(Code::MethodNotAllowed, "the header Allow lists the methods that this path has")
+        })
+        .layer(from_fn_with_state(Arc::clone(&rooms), context::surround))
+        .with_state(rooms)
+}
+
+/// The whole service: the fast path and the router behind it.
+pub fn service(rooms: Arc<Rooms>) -> HotPath {
+    HotPath::new(Arc::clone(&rooms), router(rooms))
+}
+
+fn all_routes() -> routes::Routes {
+    api::add_to(health::add_to(routes::Routes::default()))
+}
+
+/// Serves on `listener`, which must not block, until `handle` says to stop.
+pub async fn serve(listener: TcpListener, rooms: Arc<Rooms>, handle: Handle<SocketAddr>) -> io::Result<()> {
+    let mut server = axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle).http1_only();
+    server
+        .http_builder()
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_DEADLINE)
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(LARGEST_HEAD);
+    server.serve(Shared::new(service(rooms))).await
+}
