@@ -69,7 +69,9 @@ fn welcome(facts: &Facts) -> String {
         text.push_str("\n              shown this once; keep it in a safe place");
     }
     if *accounts == 0 {
-        text.push_str("\n  next        register an account; curl asks for what stands after @ on its standard input:\n");
+        text.push_str(
+            "\n  next        register an account; curl asks for what stands after @ on its standard input:\n",
+        );
         text.push_str(&format!(
             "    curl -sS http://{address}/v1/accounts -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d @-\n    \
              {{\"appid\": \"wx…\", \"secret\": \"the AppSecret\", \"name\": \"my shop\"}}   then Ctrl-D"

@@ -297,7 +297,10 @@ impl Problem {
             Code::NoValidToken,
             "there is no valid token: the last call to WeChat failed, and the next one is made at `retry_at`",
         );
-        problem.0.upstream = errcode.map(|errcode| Upstream { call, errcode, errmsg });
+        match errcode {
+            Some(errcode) => problem.0.upstream = Some(Upstream { call, errcode, errmsg }),
+            None => problem.0.detail = format!("{}: {errmsg}", problem.0.detail).into(),
+        }
         problem.retry(Retry::At(retry_at))
     }
 

@@ -15,7 +15,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crate::domain::account::{Account, AppId, TokenType};
 use crate::domain::key::Key;
 use crate::domain::timestamp::Timestamp;
-use crate::domain::token::Token;
+use crate::domain::token::{Token, Value};
 use crate::store::account::AccountChange;
 use crate::store::key::HashedKey;
 
@@ -44,9 +44,25 @@ pub struct LiveToken {
     /// Its state.
     pub token: Token,
     answer: OnceLock<Box<[u8]>>,
+    withheld_until: AtomicI64,
 }
 
 impl LiveToken {
+    fn new(token: Token) -> Self {
+        Self { token, answer: OnceLock::new(), withheld_until: AtomicI64::new(0) }
+    }
+
+    /// The value, if it may be handed out at `now`: it is alive, and not withheld.
+    pub fn servable(&self, now: Timestamp) -> Option<&Value> {
+        let withheld = now.as_millis() < self.withheld_until.load(Ordering::Relaxed);
+        self.token.valid(now).filter(|_| !withheld)
+    }
+
+    /// Hands the value out to nobody until `until`, or until a newer state is published. For a call that ends it at WeChat at once.
+    pub fn withhold(&self, until: Timestamp) {
+        self.withheld_until.store(until.as_millis(), Ordering::Relaxed);
+    }
+
     /// The prepared part of an answer, made by `prepare` at its first use. It is for whoever serves tokens; this view does not look inside.
     pub fn answer(&self, prepare: impl FnOnce(&Token) -> Box<[u8]>) -> &[u8] {
         self.answer.get_or_init(|| prepare(&self.token))
@@ -104,7 +120,7 @@ impl LiveView {
             return;
         };
         let slot = &account.tokens[token.key.token_type.index()];
-        let fresh = Arc::new(LiveToken { token, answer: OnceLock::new() });
+        let fresh = Arc::new(LiveToken::new(token));
         slot.rcu(|held| match held {
             Some(held) if held.token.revision >= fresh.token.revision => Some(Arc::clone(held)),
             _ => Some(Arc::clone(&fresh)),

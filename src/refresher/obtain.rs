@@ -43,7 +43,7 @@ impl Refresher {
     pub async fn obtain(self: &Arc<Self>, key: &TokenKey, min_ttl: Duration) -> Result<Arc<LiveToken>, RefreshError> {
         let now = self.clock.now();
         let held = self.held(key)?;
-        match held.token.valid(now) {
+        match held.servable(now) {
             Some(_) if !wants_more(&held.token, min_ttl, now) => Ok(held),
             Some(_) => {
                 // A reader who holds a valid token is not failed because a longer one could not be had.

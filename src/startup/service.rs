@@ -161,7 +161,8 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 /// A name for leases and history rows that no other process has: the host's, the process's, and four random bytes.
 fn instance_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let mut host: String = host.trim().chars().filter(|letter| letter.is_ascii_alphanumeric() || "-._".contains(*letter)).collect();
+    let mut host: String =
+        host.trim().chars().filter(|letter| letter.is_ascii_alphanumeric() || "-._".contains(*letter)).collect();
     host.truncate(32);
     if host.is_empty() {
         "host".clone_into(&mut host);

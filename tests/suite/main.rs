@@ -5,7 +5,7 @@
 
 mod commands;
 mod house;
+mod promises;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]
 mod support;
-mod promises;
 mod support_works;

@@ -3,16 +3,23 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wxtoken::wechat::sandbox::Line;
 
 use super::{ACCESS_TOKEN, history, register, value};
-use crate::support::database::on_every_database;
 use crate::support::database::TestDatabase;
+use crate::support::database::on_every_database;
 use crate::support::process::Server;
 use crate::support::sandbox::TestSandbox;
 use crate::support::wait::eventually;
 
 const KILLS: usize = 20;
 const APPID: &str = "wx1";
+/// Seconds. In stable mode a token can be replaced when less than the overlap is left; that begins later than the lease of a lost claim
+/// ends, as it does at WeChat, so that the recovery gets the token that was lost.
+const OVERLAP: i64 = 60;
+const LIFETIME: i64 = OVERLAP + 5;
+/// The lease is two and a half times as long.
+const CALL_TIMEOUT: &str = "1500ms";
 const BOUND: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +55,7 @@ async fn in_both_modes(db: &TestDatabase, place: Place) {
 
 async fn kill_and_restart(db: &TestDatabase, place: Place, mode: &str) {
     let sandbox = TestSandbox::start().await;
-    // With a life no longer than the overlap every call mints, in stable mode too.
-    sandbox.account(APPID, &json!({ "lifetime_seconds": 250, "overlap_seconds": 300 }));
+    sandbox.account(APPID, &json!({ "lifetime_seconds": LIFETIME, "overlap_seconds": OVERLAP }));
     let mut armed = start(db, &sandbox, fail_point(place, 1)).await;
     stop_at(&armed, &sandbox, place, 0, async |server| {
         register(&server.admin(), APPID, mode, json!([ACCESS_TOKEN])).await;
@@ -73,11 +79,12 @@ async fn kill_and_restart(db: &TestDatabase, place: Place, mode: &str) {
         let extra = sandbox.calls(APPID).len() - calls_before;
         assert!(extra <= 1, "{mode}, {place:?}, kill {kill}: {extra} calls to recover");
         if kill < KILLS {
+            until_a_call_mints(&sandbox, mode).await;
             stop_at(&armed, &sandbox, place, kill, async |server| {
                 let admin = server.admin();
                 tokio::spawn(async move {
                     // The server is killed while this waits.
-                    let _ = admin.request(reqwest::Method::POST, REFRESH).body("{}").send().await;
+                    let _ = admin.request(reqwest::Method::POST, REFRESH).send().await;
                 });
             })
             .await;
@@ -86,10 +93,23 @@ async fn kill_and_restart(db: &TestDatabase, place: Place, mode: &str) {
     assert_nothing_is_broken(&armed, &sandbox, place).await;
 }
 
+/// In stable mode WeChat names the same token again until its last minutes; a refresh before that would mint nothing.
+async fn until_a_call_mints(sandbox: &TestSandbox, mode: &str) {
+    if mode == "plain" {
+        return;
+    }
+    eventually(BOUND, "the token's last minutes", async || {
+        let state = sandbox.sandbox.state(APPID)?;
+        let stable = state.lines.iter().find(|line| line.line == Line::Stable)?;
+        (stable.current.as_ref()?.remaining_ms < OVERLAP * 1_000).then_some(())
+    })
+    .await;
+}
+
 const REFRESH: &str = "/v1/accounts/wx1/tokens/access_token/refresh";
 
 async fn start(db: &TestDatabase, sandbox: &TestSandbox, fail_point: Option<String>) -> Server {
-    let builder = Server::builder().database(db).wechat(sandbox.url()).env("WXTOKEN_CALL_TIMEOUT", "2s");
+    let builder = Server::builder().database(db).wechat(sandbox.url()).env("WXTOKEN_CALL_TIMEOUT", CALL_TIMEOUT);
     match fail_point {
         Some(name) => builder.fail_point(&name).start().await,
         None => builder.start().await,
@@ -148,7 +168,7 @@ async fn recovered(server: &Server, place: Place, kill: usize) {
 async fn assert_nothing_is_broken(server: &Server, sandbox: &TestSandbox, place: Place) {
     let admin = server.admin();
     let account = admin.get("/v1/accounts/wx1").await.expect_status(200);
-    assert_eq!(account.body["health"]["tokens"][0]["health"], "healthy", "{}", account.text);
+    assert_eq!(account.body["health"], "healthy", "{}", account.text);
     let rows = history(&admin, APPID).await;
     let of = |outcome: &str| rows.iter().filter(|row| row["outcome"] == outcome).count();
     let token = admin.token(APPID, ACCESS_TOKEN).await.expect_status(200);

@@ -8,16 +8,37 @@ use super::{ACCESS_TOKEN, Stage};
 use crate::support::database::{Kind, TestDatabase};
 use crate::support::wait::eventually;
 
-/// Long enough for a call to be struck and settled with the deadline below.
-const STRUCK: Duration = Duration::from_secs(15);
+/// Backoff grows to a minute, and some faults take the slower pace of what is not understood.
+const STRUCK: Duration = Duration::from_secs(90);
 const DEADLINE: &str = "600ms";
 
 /// Body and transport faults. Those that process the call first are marked: in plain mode they mint a token that is lost.
 const FAULTS: &[&str] = &[
-    "busy", "system_error", "http_502", "http_504", "empty_body", "html", "truncated_json", "wrong_shape_array",
-    "wrong_shape_null", "empty_token", "missing_token", "reset_before", "reset_after", "close_before", "close_after",
-    "hang_before", "hang_after", "slow_drip", "redirect", "huge_body", "invalid_utf8", "trailing_garbage",
-    "duplicate_keys", "truncated_body", "false_gzip",
+    "busy",
+    "system_error",
+    "http_502",
+    "http_504",
+    "empty_body",
+    "html",
+    "truncated_json",
+    "wrong_shape_array",
+    "wrong_shape_null",
+    "empty_token",
+    "missing_token",
+    "reset_before",
+    "reset_after",
+    "close_before",
+    "close_after",
+    "hang_before",
+    "hang_after",
+    "slow_drip",
+    "redirect",
+    "huge_body",
+    "invalid_utf8",
+    "trailing_garbage",
+    "duplicate_keys",
+    "truncated_body",
+    "false_gzip",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +80,7 @@ async fn endure(stage: &Stage, mode: &str, fault: &str) {
     eventually(STRUCK, "recovery", async || {
         let account = stage.admin.get(&format!("/v1/accounts/{appid}")).await.expect_status(200);
         serves_something_alive(stage, &appid).await;
-        (account.body["health"]["tokens"][0]["health"] == "healthy").then_some(())
+        (account.body["health"] == "healthy").then_some(())
     })
     .await;
     assert!(stage.sandbox.calls(&appid).len() > before + 2);

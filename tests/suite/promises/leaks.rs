@@ -53,7 +53,10 @@ async fn use_every_route(stage: &Stage, canaries: &mut Canaries, bodies: &mut Ve
         admin.refresh(appid, ACCESS_TOKEN, false).await.expect_status(200);
         canaries.push(("a new access_token".into(), stage.value(appid).await));
         admin.post(&format!("/v1/accounts/{appid}/check"), &json!({})).await.expect_status(200);
-        admin.get(&format!("/v1/accounts/{appid}/jsapi-signature?url=https%3A%2F%2Fa.example%2F")).await.expect_status(200);
+        admin
+            .get(&format!("/v1/accounts/{appid}/jsapi-signature?url=https%3A%2F%2Fa.example%2F"))
+            .await
+            .expect_status(200);
         fail_in_many_ways(stage, appid, &dead, bodies).await;
     }
     let key = admin.create_key(&json!({ "name": "shop", "role": "service", "accounts": ["wx1"] })).await;
@@ -69,21 +72,26 @@ async fn use_every_route(stage: &Stage, canaries: &mut Canaries, bodies: &mut Ve
 }
 
 /// Faults of WeChat, an echo of our own credentials in its text, and bad input that carries secrets.
-async fn fail_in_many_ways(stage: &Stage, appid: &str, token: &str, bodies: &mut Vec<String>) {
+async fn fail_in_many_ways(stage: &Stage, appid: &str, dead: &str, bodies: &mut Vec<String>) {
     let admin = &stage.admin;
-    let echo = format!("you sent secret={SECRET} and access_token={token}");
+    let token = &stage.value(appid).await;
+    let minting = json!(["token", "stable_token"]);
     for fault in [
-        json!({ "kind": "errcode", "errcode": 40_125, "errmsg": echo }),
+        json!({ "kind": "errcode", "errcode": 40_125, "errmsg": format!("you sent {SECRET}!"), "calls": minting }),
+        json!({ "kind": "errcode", "errcode": 45_009, "errmsg": format!("you sent {token}!"), "calls": ["probe", "ticket"] }),
         json!({ "kind": "reset_before" }),
         json!({ "kind": "html" }),
         json!({ "kind": "redirect", "location": format!("http://127.0.0.1:9/?secret={SECRET}") }),
     ] {
         stage.sandbox.faults(appid, &json!([fault]));
-        bodies.push(admin.refresh(appid, ACCESS_TOKEN, false).await.expect_status(502).text);
-        let reply = admin.post(&format!("/v1/accounts/{appid}/check"), &json!({})).await;
-        bodies.push(reply.text);
+        for token_type in ["jsapi_ticket", ACCESS_TOKEN] {
+            bodies.push(admin.post(&format!("/v1/accounts/{appid}/check"), &json!({})).await.text);
+            let reply = admin.refresh(appid, token_type, false).await;
+            // A refresh that succeeds is meant to carry the token.
+            bodies.extend((reply.status != 200).then_some(reply.text));
+        }
+        stage.sandbox.faults(appid, &json!([]));
     }
-    stage.sandbox.faults(appid, &json!([]));
     eventually(Duration::from_secs(20), "a good refresh", async || {
         (admin.refresh(appid, ACCESS_TOKEN, false).await.status == 200).then_some(())
     })
@@ -92,7 +100,7 @@ async fn fail_in_many_ways(stage: &Stage, appid: &str, token: &str, bodies: &mut
     bodies.push(admin.create_account(&again).await.expect_status(409).text);
     let bad = json!({ "appid": "wx3", "secret": format!(" {SECRET}"), "name": SECRET, "mode": SECRET });
     bodies.push(admin.create_account(&bad).await.text);
-    let unknown = json!({ "appid": "wx3", "secret": SECRET, SECRET: SECRET, "value": token });
+    let unknown = json!({ "appid": "wx3", "secret": SECRET, SECRET: SECRET, "value": dead });
     bodies.push(admin.create_account(&unknown).await.text);
     let broken = format!("{{\"appid\": \"wx3\", \"secret\": \"{SECRET}\", ");
     let request = admin.request(Method::POST, "/v1/accounts").header("content-type", "application/json");
