@@ -136,7 +136,7 @@ impl HttpBody for AnswerBody {
 mod tests {
     use super::*;
 
-    fn read<'a>(request: &'a Request<()>) -> Option<(&'a str, TokenType)> {
+    fn read(request: &Request<()>) -> Option<(&str, TokenType)> {
         plain_read(request)
     }
 

@@ -29,6 +29,8 @@ mod health;
 pub mod hot;
 pub mod problem;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -119,8 +121,9 @@ fn all_routes() -> routes::Routes {
     api::add_to(health::add_to(routes::Routes::default()))
 }
 
-/// Serves on `listener`, which must not block, until `handle` says to stop.
+/// Serves on `listener` until `handle` says to stop.
 pub async fn serve(listener: TcpListener, rooms: Arc<Rooms>, handle: Handle<SocketAddr>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
     let mut server = axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle).http1_only();
     server
         .http_builder()

@@ -29,7 +29,7 @@ pub(super) fn add_to(routes: Routes) -> Routes {
 /// The names are those of `wx.config`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Signature {
+struct SignedPage {
     app_id: String,
     timestamp: i64,
     nonce_str: String,
@@ -42,14 +42,14 @@ async fn sign(
     AccountInPath(appid): AccountInPath,
     State(rooms): State<Arc<Rooms>>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Signature>, Problem> {
+) -> Result<Json<SignedPage>, Problem> {
     let url = page_address(query.as_deref().unwrap_or_default())?;
     let live = obtain(&rooms, &TokenKey::new(appid.clone(), TokenType::JsapiTicket), Duration::ZERO).await?;
     let now = rooms.clock.now();
     let ticket = live.token.valid(now).ok_or_else(Problem::ended)?;
     let (timestamp, nonce_str) = (now.as_millis() / 1_000, nonce());
     let signature = sign_jsapi(&ticket.text, &nonce_str, timestamp, &url);
-    Ok(Json(Signature { app_id: appid.to_string(), timestamp, nonce_str, signature, url }))
+    Ok(Json(SignedPage { app_id: appid.to_string(), timestamp, nonce_str, signature, url }))
 }
 
 /// The page's address from the query: percent-decoded once and otherwise as it came. A `+` stays a `+`, because this is not a form: a page's
