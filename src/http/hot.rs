@@ -1,5 +1,6 @@
 //! The fast path in front of the router: a plain read of a valid token by a key that may. Whatever is out of the ordinary goes to
-//! the router, whose handler decides; this path never refuses.
+//! the router, whose handler decides; this path never refuses. Its answers
+//! carry no request identifier: there is nothing to look up in a log.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

@@ -9,6 +9,7 @@ use axum::http::header::{ALLOW, CACHE_CONTROL, ETAG, LOCATION, RETRY_AFTER, WWW_
 use axum::http::{Method, Request};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tower::ServiceExt;
 
 use self::house::{APPID, House, Reply, token_path};
 use super::*;
@@ -216,6 +217,17 @@ async fn odd_requests_get_clear_answers() {
     let twice = house.send(twice.unwrap()).await.expect_problem(400, "invalid_request");
     assert_eq!(twice.headers["x-request-id"], "mine-1");
     house.get("/v1/accounts/%FF").await.expect_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_panic_is_a_problem_that_shows_nothing() {
+    let house = House::open().await;
+    let broken = async || "x".parse::<u8>().map(drop).expect("canary");
+    let surround = from_fn_with_state(Arc::clone(&house.rooms), context::surround);
+    let router = Router::new().route("/broken", axum::routing::get(broken)).layer(surround);
+    let request = Request::builder().uri("/broken").body(Body::empty()).unwrap();
+    let reply = Reply::of(router.oneshot(request).await.unwrap()).await.expect_problem(500, "internal");
+    assert!(!reply.text.contains("canary"), "{}", reply.text);
 }
 
 #[tokio::test]

@@ -8,9 +8,14 @@ mod refreshes_csv;
 mod signature;
 mod tokens;
 
+use std::time::Duration;
+
 use super::Rooms;
 use super::routes::Routes;
 use crate::domain::timestamp::Timestamp;
+
+/// The bound within which the view's poll would bring a change anyway.
+const VIEW_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn add_to(routes: Routes) -> Routes {
     let routes = accounts::add_to(routes);
@@ -24,9 +29,10 @@ fn shown(time: Timestamp) -> Option<String> {
 }
 
 /// Brings a change that was just committed into the view of this instance. If the database goes away at that moment the change stands
-/// all the same, and the view's own poll brings it later.
+/// all the same: the caller is not kept waiting for it, and the view's own poll brings it later.
 async fn show_in_view(rooms: &Rooms) {
-    if let Err(error) = rooms.live.catch_up(&rooms.store, rooms.clock.now()).await {
+    let caught_up = tokio::time::timeout(VIEW_PATIENCE, rooms.live.catch_up(&rooms.store, rooms.clock.now())).await;
+    if let Err(error) = caught_up.unwrap_or(Ok(())) {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "a change was stored, and the live view will show it when the database is back"

@@ -34,6 +34,15 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    pub(super) async fn of<B: axum::body::HttpBody<Error = axum::Error>>(response: axum::http::Response<B>) -> Self {
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        if let Some(length) = parts.headers.get("content-length").filter(|_| !text.is_empty()) {
+            assert_eq!(length.to_str().unwrap(), text.len().to_string(), "{text}");
+        }
+        Self { status: parts.status, headers: parts.headers, text }
+    }
+
     pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or(Value::Null)
     }
@@ -106,13 +115,7 @@ impl House {
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Reply {
-        let response = service(Arc::clone(&self.rooms)).oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        if let Some(length) = parts.headers.get("content-length").filter(|_| !text.is_empty()) {
-            assert_eq!(length.to_str().unwrap(), text.len().to_string(), "{text}");
-        }
-        Reply { status: parts.status, headers: parts.headers, text }
+        Reply::of(service(Arc::clone(&self.rooms)).oneshot(request).await.unwrap()).await
     }
 
     pub(super) async fn call(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> Reply {
