@@ -69,7 +69,8 @@ impl Refresher {
     async fn fetch_first(self: &Arc<Self>, key: &TokenKey) -> Result<Token, RefreshError> {
         let now = self.clock.now();
         let token = self.store.token(key).await?.filter(|token| token.kept).ok_or(RefreshError::NotKept)?;
-        if token.valid(now).is_some() {
+        let withheld = self.held(key)?.token.version == token.version && now < token.leased_until;
+        if token.valid(now).is_some() && !withheld {
             return Ok(token);
         }
         if token.record.failures > 0 && now < token.refresh_at {

@@ -80,7 +80,7 @@ impl Service {
             made_admin_key,
             accounts: live.count_accounts(),
         };
-        let rooms = Arc::new(Rooms { store, live, refresher, clock, started_at: clock.now(), draining: stop.clone() });
+        let rooms = Rooms::new(store, live, refresher, clock, stop.clone());
         let service = Self { facts, rooms, server: axum_server::Handle::new(), stop, tasks: TaskTracker::new() };
         service.run(listener, settings.history_days);
         Ok(service)

@@ -16,8 +16,8 @@ const KILLS: usize = 20;
 const APPID: &str = "wx1";
 /// Seconds. In stable mode a token can be replaced when less than the overlap is left; that begins later than the lease of a lost claim
 /// ends, as it does at WeChat, so that the recovery gets the token that was lost.
-const OVERLAP: i64 = 60;
-const LIFETIME: i64 = OVERLAP + 5;
+const OVERLAP: u64 = 60;
+const LIFETIME: u64 = OVERLAP + 5;
 /// The lease is two and a half times as long.
 const CALL_TIMEOUT: &str = "1500ms";
 const BOUND: Duration = Duration::from_secs(40);
