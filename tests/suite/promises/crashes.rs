@@ -71,7 +71,14 @@ async fn kill_and_restart(db: &TestDatabase, place: Place, mode: &str) {
         if kill > 1 || place == Place::AfterTheSettle {
             let reply = admin.token(APPID, ACCESS_TOKEN).await.expect_status(200);
             let served = reply.body["value"].as_str().expect("a string");
-            assert!(sandbox.accepts(served), "{mode}, {place:?}, kill {kill}: a dead token was served");
+            let judged = sandbox.sandbox.judge(served);
+            assert!(
+                judged.accepted,
+                "{mode}, {place:?}, kill {kill}: a dead token was served: {judged:?}, {:#?}, {:#?}\n{}",
+                sandbox.calls(APPID),
+                history(&admin, APPID).await,
+                armed.output()
+            );
         }
         let served = value(&admin, APPID, ACCESS_TOKEN).await;
         assert!(sandbox.accepts(&served));
