@@ -21,7 +21,9 @@ use std::time::Duration;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MySqlRow};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{Executor, FromRow, MySql, MySqlConnection, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use super::{FailureKind, StoreError};
@@ -182,8 +184,8 @@ impl Db {
                 let (pools, lock) = sqlite_pools(url, read_only).await?;
                 (Handle::Sqlite(pools), lock)
             }
-            Some(Dialect::Postgres) => (Handle::Postgres(postgres_pools(url).await?), None),
-            Some(Dialect::Mysql) => (Handle::Mysql(mysql_pools(url).await?), None),
+            Some(Dialect::Postgres) => (Handle::Postgres(postgres_pools(url, read_only).await?), None),
+            Some(Dialect::Mysql) => (Handle::Mysql(mysql_pools(url, read_only).await?), None),
             None => return Err(StoreError::UnknownScheme),
         };
         Ok(Self { pools, _lock: lock })
@@ -363,7 +365,7 @@ async fn sqlite_pools(url: &str, read_only: bool) -> Result<(Pools<SqlitePool>, 
     Ok((Pools { writers, readers }, lock))
 }
 
-async fn postgres_pools(url: &str) -> Result<Pools<PgPool>, StoreError> {
+async fn postgres_pools(url: &str, read_only: bool) -> Result<Pools<PgPool>, StoreError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| StoreError::MalformedUrl)?
         .application_name("wxtoken")
@@ -372,6 +374,7 @@ async fn postgres_pools(url: &str) -> Result<Pools<PgPool>, StoreError> {
             ("default_transaction_isolation", "read committed"),
             ("lock_timeout", "3s"),
             ("idle_in_transaction_session_timeout", "15s"),
+            ("default_transaction_read_only", if read_only { "on" } else { "off" }),
         ]);
     let pool = |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
     let writers = pool(WRITERS).connect_with(options.clone()).await;
@@ -379,14 +382,16 @@ async fn postgres_pools(url: &str) -> Result<Pools<PgPool>, StoreError> {
     Ok(Pools { writers, readers: pool(READERS).connect_lazy_with(options) })
 }
 
-async fn mysql_pools(url: &str) -> Result<Pools<MySqlPool>, StoreError> {
+async fn mysql_pools(url: &str, read_only: bool) -> Result<Pools<MySqlPool>, StoreError> {
     let options = MySqlConnectOptions::from_str(&url.replacen("mariadb:", "mysql:", 1))
         .map_err(|_| StoreError::MalformedUrl)?
         .statement_cache_capacity(STATEMENT_CACHE);
+    let access = if read_only { "SET SESSION TRANSACTION READ ONLY" } else { "SET SESSION TRANSACTION READ WRITE" };
     let pool = |connections| {
         MySqlPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
-            |conn, _| {
+            move |conn, _| {
                 Box::pin(async move {
+                    conn.execute(access).await?;
                     conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
                     conn.execute("SET SESSION innodb_lock_wait_timeout = 3").await?;
                     // Only MariaDB has this limit; MySQL answers that it knows no such variable.
@@ -420,17 +425,25 @@ pub(super) fn kind_of(error: &sqlx::Error) -> FailureKind {
     if error.is_unique_violation() {
         return FailureKind::Duplicate;
     }
-    let mysql = error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
-    if let Some(number) = mysql {
-        return match number {
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        return match error.number() {
             1205 | 1213 => FailureKind::Conflict,
-            1040 | 1053 | 1203 | 1290 => FailureKind::Unavailable,
+            1021 | 1040 | 1053 | 1114 | 1203 | 1290 | 1792 => FailureKind::Unavailable,
             _ => FailureKind::Other,
         };
     }
-    match error.code().as_deref() {
-        Some("5" | "6" | "261" | "262" | "517" | "40001" | "40P01" | "55P03") => FailureKind::Conflict,
-        Some("8" | "10" | "13" | "14" | "53300" | "57P01" | "57P02" | "57P03" | "25006") => FailureKind::Unavailable,
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<SqliteError>().is_some() {
+        // The low byte is the kind of failure; what stands above it, which of that kind.
+        return match code.parse::<i32>().map(|code| code & 0xff) {
+            Ok(5 | 6) => FailureKind::Conflict,
+            Ok(8 | 10 | 13 | 14) => FailureKind::Unavailable,
+            _ => FailureKind::Other,
+        };
+    }
+    match &*code {
+        "40001" | "40P01" | "55P03" => FailureKind::Conflict,
+        "25006" | "25P03" | "53100" | "53200" | "53300" | "57P01" | "57P02" | "57P03" => FailureKind::Unavailable,
         _ => FailureKind::Other,
     }
 }
