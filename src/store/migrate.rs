@@ -69,14 +69,17 @@ pub async fn inspect(db: &Db) -> Result<Schema, StoreError> {
     if !db.table_exists(TABLE).await? {
         return Ok(Schema::Empty);
     }
-    let newest: Option<(i64,)> =
-        db.fetch_optional("SELECT version FROM wx_migrations ORDER BY version DESC LIMIT 1", &[]).await?;
-    match newest {
-        None => Ok(Schema::Empty),
-        Some((found,)) if found > latest() => Err(StoreError::NewerSchema { found, known: latest() }),
-        Some((found,)) if found < latest() => Ok(Schema::Older { found }),
-        Some(_) => Ok(Schema::Current),
+    // MySQL commits in the middle of a step, so that one may be seen, or left for good, begun and not done.
+    let steps: Vec<(i64, bool)> =
+        db.fetch_all("SELECT version, success FROM wx_migrations ORDER BY version DESC", &[]).await?;
+    if let Some(&(found, _)) = steps.first().filter(|(version, _)| *version > latest()) {
+        return Err(StoreError::NewerSchema { found, known: latest() });
     }
+    Ok(match steps.iter().find(|(_, success)| *success) {
+        None => Schema::Empty,
+        Some(&(found, _)) if found < latest() => Schema::Older { found },
+        Some(_) => Schema::Current,
+    })
 }
 
 /// Applies the steps that are missing. Several instances may do so at once: one works, the others wait.
