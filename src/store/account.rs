@@ -56,6 +56,9 @@ macro_rules! select {
     };
 }
 
+/// Accounts changed since. Its plan must be the index on the time of change.
+pub const CHANGED: &str = select!("WHERE changed_at >= ?");
+
 impl TryFrom<AccountRow> for AccountChange {
     type Error = StoreError;
 
@@ -275,7 +278,7 @@ impl Store {
         &self,
         since: Timestamp,
     ) -> Result<Vec<Result<AccountChange, StoreError>>, StoreError> {
-        let rows: Vec<AccountRow> = self.db.fetch_all(select!("WHERE changed_at >= ?"), bind![since]).await?;
+        let rows: Vec<AccountRow> = self.db.fetch_all(CHANGED, bind![since]).await?;
         Ok(rows.into_iter().map(AccountChange::try_from).collect())
     }
 

@@ -8,6 +8,7 @@ use super::{Store, StoreError};
 use crate::domain::account::{AppId, TokenType};
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
 use crate::domain::timestamp::Timestamp;
+use crate::domain::token::TokenKey;
 
 /// One call to WeChat.
 #[derive(Debug, Clone)]
@@ -172,12 +173,29 @@ pub(super) async fn append(tx: &mut Tx, row: &Refresh) -> Result<(), StoreError>
     tx.execute(sql, values).await.map(drop)
 }
 
-/// Records an answer that came too late: on the row that was written when its claim was found lost, if there is one.
+/// How the call under this claim ended, if that is recorded.
+pub(super) async fn outcome_of(tx: &mut Tx, key: &TokenKey, generation: i64) -> Result<Option<Outcome>, StoreError> {
+    let sql =
+        "SELECT outcome FROM wx_refresh_history WHERE appid = ? AND token_type = ? AND generation = ? {for_update}";
+    let values = bind![key.appid.as_str(), key.token_type.as_str(), generation];
+    let row: Option<(String,)> = tx.fetch_optional(sql, values).await?;
+    let corrupt = || StoreError::corrupt("wx_refresh_history", "outcome", key);
+    row.map(|(outcome,)| Outcome::parse(&outcome).ok_or_else(corrupt)).transpose()
+}
+
+/// Records an answer that came too late: on the row that was written when its claim was found lost, if there is one. A call that is
+/// recorded already was settled in time, and only the news of that was lost.
 pub(super) async fn record_superseded(tx: &mut Tx, row: &Refresh) -> Result<(), StoreError> {
+    let key = TokenKey::new(row.appid.clone(), row.token_type);
+    match outcome_of(tx, &key, row.generation).await? {
+        None => return append(tx, row).await,
+        Some(Outcome::Lost) => {}
+        Some(_) => return Ok(()),
+    }
     let sql = "UPDATE wx_refresh_history SET outcome = ?, errcode = ?, errmsg = ?, started_at = ?, duration_ms = ?, \
                expires_in = ?, fingerprint = ? WHERE appid = ? AND token_type = ? AND generation = ?";
     let values = bind![
-        Outcome::Superseded.as_str(),
+        row.outcome.as_str(),
         row.errcode,
         row.errmsg.as_deref(),
         row.started_at,
@@ -188,10 +206,7 @@ pub(super) async fn record_superseded(tx: &mut Tx, row: &Refresh) -> Result<(), 
         row.token_type.as_str(),
         row.generation,
     ];
-    if tx.execute(sql, values).await? == 0 {
-        append(tx, row).await?;
-    }
-    Ok(())
+    tx.execute(sql, values).await.map(drop)
 }
 
 impl Store {

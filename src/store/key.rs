@@ -68,6 +68,9 @@ macro_rules! select {
     };
 }
 
+/// Keys changed since. Its plan must be the index on the time of change.
+pub const CHANGED: &str = select!("WHERE changed_at >= ?");
+
 impl TryFrom<KeyRow> for HashedKey {
     type Error = StoreError;
 
@@ -185,7 +188,7 @@ impl Store {
 
     /// Keys changed at or after `since`, for the live view. Rows that do not read are reported one by one.
     pub async fn keys_changed_since(&self, since: Timestamp) -> Result<Vec<Result<HashedKey, StoreError>>, StoreError> {
-        let rows: Vec<KeyRow> = self.db.fetch_all(select!("WHERE changed_at >= ?"), bind![since]).await?;
+        let rows: Vec<KeyRow> = self.db.fetch_all(CHANGED, bind![since]).await?;
         Ok(rows.into_iter().map(HashedKey::try_from).collect())
     }
 }

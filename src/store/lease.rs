@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::db::{Tx, bind};
 use super::history::{self, Refresh};
-use super::token::{TABLE, TokenRow, select};
+use super::token::{TABLE, TokenRow, budget_limit, select};
 use super::{Store, StoreError, retrying};
 use crate::domain::account::{Mode, TokenType};
 use crate::domain::budget::Exhausted;
@@ -19,6 +19,9 @@ pub const DUE_SCAN: &str = select!(
     "WHERE refresh_at <= ? AND leased_until <= ? AND failures >= ? AND failures <= ? \
      ORDER BY refresh_at LIMIT ? {skip_locked}"
 );
+
+/// How long a row that does not read is left alone, in case somebody has mended it by then.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
 
 /// Which due tokens a scan takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,12 +98,14 @@ impl Store {
         let rows: Vec<TokenRow> = tx.fetch_all(DUE_SCAN, bind![now, now, fewest, most, limit]).await?;
         let mut claims = Vec::with_capacity(rows.len());
         for row in rows {
+            let key = (row.appid.clone(), row.token_type.clone());
             match self.lease_row(&mut tx, row, None, lease, now).await {
                 Ok(Attempt::Claimed(claim)) => claims.push(*claim),
                 Ok(_) => {}
-                // One row that does not open must not stop the others; it is passed over until somebody mends it.
+                // One row that does not read must not stop the others. Left due it would stand before them in every scan.
                 Err(error @ (StoreError::Corrupt { .. } | StoreError::Sealed { .. })) => {
-                    tracing::error!(error = %error, "a token cannot be refreshed; enter its account's secret again");
+                    tracing::error!(error = %error, "a token cannot be refreshed; remove its account and register it again");
+                    put_off_unreadable(&mut tx, &key, now).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -185,7 +190,7 @@ impl Store {
         let (token, now) = (&claim.token, claim.claimed_at);
         let sql = "UPDATE wx_token SET generation = ?, leased_by = ?, leased_until = ?, leased_at = ?, \
                    lease_trigger = ?, lease_call = ?, refresh_at = ?, budget_day = ?, calls_today = ?, \
-                   forced_today = ?, plain_today = ?, forced_at = ? \
+                   forced_today = ?, plain_today = ?, forced_at = ?, budget_limit = ? \
                    WHERE appid = ? AND token_type = ? AND generation = ?";
         let values = bind![
             claim.generation,
@@ -200,6 +205,7 @@ impl Store {
             token.spent.forced,
             token.spent.plain,
             token.spent.forced_at,
+            budget_limit(token.mode, &self.limits),
             token.key.appid.as_str(),
             token.key.token_type.as_str(),
             claim.generation - 1,
@@ -214,10 +220,24 @@ impl Store {
 
     async fn try_release(&self, claim: &Claim, refresh_at: Timestamp) -> Result<(), StoreError> {
         let key = &claim.token.key;
+        let is_mint = matches!(claim.call, CallKind::Mint | CallKind::Force);
+        let is_forced = claim.call == CallKind::Force && claim.token.mode == Mode::Stable;
         let mut tx = self.db.begin().await?;
-        let sql = "UPDATE wx_token SET leased_until = 0, leased_by = NULL, refresh_at = ?, calls_today = calls_today - 1 \
-                   WHERE appid = ? AND token_type = ? AND generation = ?";
-        let values = bind![refresh_at, key.appid.as_str(), key.token_type.as_str(), claim.generation];
+        // The claim left the row due. If it is not, an admin or an edit has set another time since, and that stands.
+        let sql = "UPDATE wx_token SET leased_until = 0, leased_by = NULL, calls_today = calls_today - ?, \
+                   forced_today = forced_today - ?, plain_today = plain_today - ?, \
+                   refresh_at = CASE WHEN refresh_at > ? THEN refresh_at ELSE ? END \
+                   WHERE appid = ? AND token_type = ? AND generation = ? AND leased_by IS NOT NULL";
+        let values = bind![
+            i64::from(claim.call != CallKind::Probe),
+            i64::from(is_forced),
+            i64::from(is_mint && claim.token.mode == Mode::Plain),
+            claim.claimed_at,
+            refresh_at,
+            key.appid.as_str(),
+            key.token_type.as_str(),
+            claim.generation,
+        ];
         tx.execute(sql, values).await?;
         tx.commit().await
     }
@@ -252,7 +272,14 @@ impl Store {
             tx.commit().await?;
             return Ok(None);
         };
-        let settlement = settle(&row.into_token(&self.sealer)?, claim, call, ahead, roll);
+        let is_claimed = row.leased_by.is_some();
+        let present = row.into_token(&self.sealer)?;
+        if !is_claimed {
+            // Settled before: the answer to that commit did not reach us, and we try again.
+            let outcome = history::outcome_of(&mut tx, &claim.token.key, claim.generation).await?;
+            return Ok(outcome.map(|outcome| Settled { token: present, outcome, next: None, exhausted: None }));
+        }
+        let settlement = settle(&present, claim, call, ahead, roll);
         let mut token = settlement.token;
         history::append(&mut tx, &self.history_row(claim, call, settlement.outcome, &token)).await?;
         self.write_token(&mut tx, &token, call.ended_at).await?;
@@ -387,12 +414,25 @@ async fn put_off(tx: &mut Tx, token: &Token, until: Timestamp, now: Timestamp) -
     tx.execute(sql, values).await.map(drop)
 }
 
-/// Tickets that were waiting for an access token are due now.
+/// Puts off a token whose row does not read. Nothing of it but its key is relied on.
+async fn put_off_unreadable(
+    tx: &mut Tx,
+    (appid, token_type): &(String, String),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE wx_token SET refresh_at = ?, failures = 1, last_errcode = NULL, last_errmsg = ?, \
+               revision = revision + 1, changed_at = ? WHERE appid = ? AND token_type = ?";
+    let message = "the stored token does not read; remove the account and register it again";
+    let values = bind![now.plus(UNREADABLE_PAUSE), message, now, appid, token_type];
+    tx.execute(sql, values).await.map(drop)
+}
+
+/// Tickets that were waiting for an access token are due now; one that is being put back for want of it too, so that it is not put off.
 async fn wake_tickets(tx: &mut Tx, key: &TokenKey, now: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE wx_token SET refresh_at = ? WHERE appid = ? AND token_type <> ? AND kept = ? \
-               AND value_sealed IS NULL AND failures = 0 AND refresh_at > ? AND refresh_at < ?";
+               AND value_sealed IS NULL AND failures = 0 AND refresh_at < ?";
     let own = key.token_type.as_str();
-    tx.execute(sql, bind![now, key.appid.as_str(), own, true, now, Timestamp::NEVER]).await.map(drop)
+    tx.execute(sql, bind![now, key.appid.as_str(), own, true, Timestamp::NEVER]).await.map(drop)
 }
 
 /// A history row for a claim of which nothing more is known: lost.

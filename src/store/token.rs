@@ -30,6 +30,9 @@ macro_rules! select {
 }
 pub(super) use select;
 
+/// Tokens changed since. Its plan must be the index on the time of change.
+pub const CHANGED: &str = select!("WHERE changed_at >= ?");
+
 #[derive(FromRow)]
 pub(super) struct TokenRow {
     pub(super) appid: String,
@@ -46,7 +49,7 @@ pub(super) struct TokenRow {
     revision: i64,
     refresh_at: i64,
     leased_until: i64,
-    leased_by: Option<String>,
+    pub(super) leased_by: Option<String>,
     leased_at: i64,
     lease_trigger: Option<String>,
     lease_call: Option<String>,
@@ -178,7 +181,7 @@ impl Store {
 
     /// Tokens changed at or after `since`, for the live view; those no longer kept too. Rows that do not open are reported one by one.
     pub async fn tokens_changed_since(&self, since: Timestamp) -> Result<Vec<Result<Token, StoreError>>, StoreError> {
-        let rows: Vec<TokenRow> = self.db.fetch_all(select!("WHERE changed_at >= ?"), bind![since]).await?;
+        let rows: Vec<TokenRow> = self.db.fetch_all(CHANGED, bind![since]).await?;
         Ok(rows.into_iter().map(|row| row.into_token(&self.sealer)).collect())
     }
 }
@@ -248,7 +251,8 @@ pub(super) async fn drop_tokens(tx: &mut Tx, appid: &str, now: Timestamp) -> Res
 async fn drop_token(tx: &mut Tx, appid: &str, token_type: TokenType, now: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE wx_token SET kept = ?, value_sealed = NULL, fingerprint = NULL, previous_sealed = NULL, \
                obtained_at = 0, expires_at = 0, refresh_at = ?, leased_until = 0, leased_by = NULL, \
-               generation = generation + 1, failures = 0, last_errcode = NULL, last_errmsg = NULL, \
+               lease_trigger = NULL, lease_call = NULL, generation = generation + 1, failures = 0, \
+               last_outcome = NULL, last_trigger = NULL, last_errcode = NULL, last_errmsg = NULL, \
                revision = revision + 1, changed_at = ? WHERE appid = ? AND token_type = ? AND kept = ?";
     let values = bind![false, Timestamp::NEVER, now, appid, token_type.as_str(), true];
     tx.execute(sql, values).await.map(drop)
@@ -258,7 +262,8 @@ fn due_at(account: &Account, now: Timestamp) -> Timestamp {
     if account.enabled { now } else { Timestamp::NEVER }
 }
 
-fn budget_limit(mode: Mode, limits: &Limits) -> i64 {
+/// The daily limit that counts in this mode, for the report of what is left of it.
+pub(super) fn budget_limit(mode: Mode, limits: &Limits) -> i64 {
     i64::from(match mode {
         Mode::Stable => limits.forced_per_day,
         Mode::Plain => limits.plain_per_day,
