@@ -21,7 +21,9 @@ SELECT
     CASE
         WHEN t.token_type <> 'access_token' THEN NULL
         WHEN t.budget_day <> (n.ms + 28800000) / 86400000 THEN t.budget_limit
+        WHEN t.mode = 'plain' AND t.plain_today >= t.budget_limit THEN 0
         WHEN t.mode = 'plain' THEN t.budget_limit - t.plain_today
+        WHEN t.forced_today >= t.budget_limit THEN 0
         ELSE t.budget_limit - t.forced_today
     END AS budget_left,
     t.mode AS mode,
