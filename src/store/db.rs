@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MySqlRow};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
@@ -230,7 +230,7 @@ impl Db {
             Handle::Postgres(pools) => migrator.run(&mut *pools.writers.acquire().await?).await,
             Handle::Mysql(pools) => {
                 let mut conn = pools.writers.acquire().await?;
-                conn.lock().await?;
+                lock_migrations(&mut conn).await?;
                 // MySQL commits each DDL statement by itself, so a process killed inside a migration leaves it marked as half done. Each is a
                 // single statement that may run again; nobody else can be inside one, because we hold the migration lock.
                 let forget = "DELETE FROM wx_migrations WHERE success = FALSE";
@@ -238,7 +238,7 @@ impl Db {
                     sqlx::query(forget).execute(&mut *conn).await?;
                 }
                 let result = migrator.set_locking(false).run(&mut *conn).await;
-                conn.unlock().await?;
+                sqlx::query(UNLOCK_MIGRATIONS).execute(&mut *conn).await?;
                 result
             }
         }
@@ -404,6 +404,16 @@ async fn mysql_pools(url: &str, read_only: bool) -> Result<Pools<MySqlPool>, Sto
     let writers = pool(WRITERS).connect_with(options.clone()).await;
     let writers = writers.map_err(|source| StoreError::open("the MySQL server", source))?;
     Ok(Pools { writers, readers: pool(READERS).connect_lazy_with(options) })
+}
+
+const LOCK_MIGRATIONS: &str = "SELECT GET_LOCK(CONCAT('wxtoken:', MD5(DATABASE())), 60)";
+const UNLOCK_MIGRATIONS: &str = "DO RELEASE_LOCK(CONCAT('wxtoken:', MD5(DATABASE())))";
+
+/// The driver's own lock asks to wait for ever, which MariaDB takes for an error and answers without locking.
+async fn lock_migrations(conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    let (locked,): (Option<i64>,) = sqlx::query_as(LOCK_MIGRATIONS).fetch_one(conn).await?;
+    let busy = "another instance has been bringing the schema up to date for a minute";
+    if locked == Some(1) { Ok(()) } else { Err(sqlx::Error::Protocol(busy.to_owned())) }
 }
 
 async fn table_exists_on(conn: &mut MySqlConnection, name: &str) -> Result<bool, sqlx::Error> {
