@@ -6,6 +6,7 @@
 mod commands;
 mod house;
 mod promises;
+mod store;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]
 mod support;
 mod support_works;

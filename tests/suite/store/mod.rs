@@ -1,0 +1,18 @@
+//! What the store promises, on each of the three databases: every statement of the program runs here on all of them.
+
+mod accounts;
+mod budgets;
+mod claims;
+mod failures;
+mod fencing;
+mod fixture;
+mod history;
+mod keys;
+mod lifecycle;
+mod master_key;
+mod migrations;
+mod probes;
+mod raw;
+mod sealed;
+mod settles;
+mod unreadable;
