@@ -3,7 +3,6 @@
 CREATE VIEW wx_report_accounts AS
 SELECT
     t.appid AS appid,
-    a.name AS account_name,
     t.token_type AS token_type,
     CASE
         WHEN a.enabled = FALSE THEN 'disabled'
@@ -27,7 +26,8 @@ SELECT
         ELSE t.budget_limit - t.forced_today
     END AS budget_left,
     t.mode AS mode,
-    CASE WHEN t.refresh_at < 253402300799999 THEN strftime('%Y-%m-%d %H:%M:%f', t.refresh_at / 1000.0, 'unixepoch') END AS next_refresh_at
+    CASE WHEN t.refresh_at < 253402300799999 THEN strftime('%Y-%m-%d %H:%M:%f', t.refresh_at / 1000.0, 'unixepoch') END AS next_refresh_at,
+    a.name AS account_name
 FROM wx_token t
 JOIN wx_account a ON a.appid = t.appid
 CROSS JOIN (SELECT CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER) AS ms) n
