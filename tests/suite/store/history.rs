@@ -79,9 +79,8 @@ on_every_database! {
         let home = Home::new(database).await;
         write(&mut home.raw().await, 0, 60).await;
         let all = home.store.refreshes(&RefreshFilter::default(), None, 1_000).await.expect("it reads");
-        type Test = fn(&Refresh) -> bool;
         let none = RefreshFilter::default;
-        let filters: [(RefreshFilter, Test); 8] = [
+        let filters: [(RefreshFilter, fn(&Refresh) -> bool); 8] = [
             (RefreshFilter { appid: Some(appid("wx0")), ..none() }, |row| row.appid.as_str() == "wx0"),
             (RefreshFilter { appid: Some(appid("WX0")), ..none() }, |_| false),
             (RefreshFilter { token_type: Some(JSAPI), ..none() }, |row| row.token_type == JSAPI),
