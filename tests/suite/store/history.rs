@@ -46,6 +46,8 @@ async fn walk(home: &Home, filter: &RefreshFilter, page: u32, raw: &mut Option<R
     }
 }
 
+type LetsThrough = fn(&Refresh) -> bool;
+
 fn ids(rows: &[Refresh]) -> Vec<&str> {
     rows.iter().map(|row| row.id.as_str()).collect()
 }
@@ -80,7 +82,7 @@ on_every_database! {
         write(&mut home.raw().await, 0, 60).await;
         let all = home.store.refreshes(&RefreshFilter::default(), None, 1_000).await.expect("it reads");
         let none = RefreshFilter::default;
-        let filters: [(RefreshFilter, fn(&Refresh) -> bool); 8] = [
+        let filters: [(RefreshFilter, LetsThrough); 8] = [
             (RefreshFilter { appid: Some(appid("wx0")), ..none() }, |row| row.appid.as_str() == "wx0"),
             (RefreshFilter { appid: Some(appid("WX0")), ..none() }, |_| false),
             (RefreshFilter { token_type: Some(JSAPI), ..none() }, |row| row.token_type == JSAPI),

@@ -88,7 +88,7 @@ fn listing(outcome: &str, cursor: bool) -> Vec<String> {
     let null = || "NULL".to_owned();
     let mut literals = vec!["0".to_owned(), "253402300799999".to_owned(), before.to_string(), id.to_owned()];
     literals.extend([null(), null(), outcome.to_owned(), outcome.to_owned(), null(), null()]);
-    literals.extend([before.to_string(), "100".to_owned()]);
+    literals.extend([before.to_string(), "20".to_owned()]);
     literals
 }
 
