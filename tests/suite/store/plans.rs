@@ -106,7 +106,7 @@ on_every_database! {
                 check(&mut raw, kind, DUE_SCAN, &literals, "wx_token_due").await;
             }
         }
-        for outcome in ["NULL", "'failure'"] {
+        for outcome in ["NULL", "'success'"] {
             for cursor in [false, true] {
                 let mut literals = listing(outcome, cursor);
                 check(&mut raw, kind, NEWEST, &literals, "wx_refresh_history_time").await;
