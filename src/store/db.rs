@@ -426,10 +426,13 @@ async fn table_exists_on(conn: &mut MySqlConnection, name: &str) -> Result<bool,
 pub(super) fn kind_of(error: &sqlx::Error) -> FailureKind {
     let sqlx::Error::Database(error) = error else {
         return match error {
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::RowNotFound => {
-                FailureKind::Other
-            }
-            _ => FailureKind::Unavailable,
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => FailureKind::Unavailable,
+            _ => FailureKind::Other,
         };
     };
     if error.is_unique_violation() {

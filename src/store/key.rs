@@ -86,7 +86,8 @@ impl TryFrom<KeyRow> for HashedKey {
         let key = Key {
             role: Role::parse(&row.role).map_err(names("role"))?,
             accounts: AccountScope::parse(row.accounts.split(',')).map_err(names("accounts"))?,
-            actions: Actions::parse(row.actions.split(',')).map_err(names("actions"))?,
+            actions: Actions::parse(row.actions.split(',').filter(|name| !name.is_empty()))
+                .map_err(names("actions"))?,
             name: row.name,
             hint: row.hint,
             created_at: Timestamp::from_millis(row.created_at),

@@ -153,7 +153,8 @@ impl Store {
     ) -> Result<Attempt, StoreError> {
         let lost = row.unsettled()?;
         let token = row.into_token(&self.sealer)?;
-        if !token.kept {
+        // The tokens of a disabled account are never due, and an order that came just before it was disabled must not make them so.
+        if !token.kept || token.refresh_at == Timestamp::NEVER {
             return Ok(Attempt::Absent);
         }
         if now < token.leased_until {

@@ -19,7 +19,9 @@ const APPID: &str = "wx1";
 const OVERLAP: u64 = 60;
 const LIFETIME: u64 = OVERLAP + 5;
 /// The lease is two and a half times as long.
-const CALL_TIMEOUT: &str = "1500ms";
+const CALL_TIMEOUT: &str = "1s";
+/// Milliseconds. WeChat processes a call half of this after it came, so that a test can judge what it read before a recovery ends it.
+const LATENCY: u32 = 300;
 const BOUND: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,7 @@ async fn in_both_modes(db: &TestDatabase, place: Place) {
 
 async fn kill_and_restart(db: &TestDatabase, place: Place, mode: &str) {
     let sandbox = TestSandbox::start().await;
-    sandbox.account(APPID, &json!({ "lifetime_seconds": LIFETIME, "overlap_seconds": OVERLAP }));
+    sandbox.account(APPID, &json!({ "lifetime_seconds": LIFETIME, "overlap_seconds": OVERLAP, "latency_ms": { "min": LATENCY, "max": LATENCY } }));
     let mut armed = start(db, &sandbox, fail_point(place, 1)).await;
     stop_at(&armed, &sandbox, place, 0, async |server| {
         register(&server.admin(), APPID, mode, json!([ACCESS_TOKEN])).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::{ACCESS_TOKEN, Stage};
@@ -11,6 +12,8 @@ use crate::support::wait::eventually;
 /// Backoff grows to a minute, and some faults take the slower pace of what is not understood.
 const STRUCK: Duration = Duration::from_secs(90);
 const DEADLINE: &str = "600ms";
+/// Each account writes to one SQLite file several times a second.
+const AT_ONCE: usize = 12;
 
 /// Body and transport faults. Those that process the call first are marked: in plain mode they mint a token that is lost.
 const FAULTS: &[&str] = &[
@@ -53,13 +56,11 @@ async fn reads_go_on_through_every_fault_and_recovery_needs_no_help() {
             stage.register(&appid, mode, &long).await;
         }
     }
-    let mut trials = Vec::new();
-    for mode in ["stable", "plain"] {
-        for fault in FAULTS {
-            trials.push(endure(&stage, mode, fault));
-        }
-    }
-    futures_util::future::join_all(trials).await;
+    let trials = ["stable", "plain"].into_iter().flat_map(|mode| FAULTS.iter().map(move |fault| (mode, *fault)));
+    let stage = &stage;
+    futures_util::stream::iter(trials)
+        .for_each_concurrent(AT_ONCE, async |(mode, fault)| endure(stage, mode, fault).await)
+        .await;
 }
 
 /// One fault: it strikes a refresh, the good value survives and is served on; when it ends, the next attempt succeeds by itself.
