@@ -42,10 +42,10 @@ fn introduction(demo: &Demo) -> String {
     let (server, sandbox) = (demo.service.facts.address, demo.sandbox);
     let (service, admin) = (demo.service_key.expose(), demo.admin_key.expose());
     let [stable, plain, wrong] = SAMPLES.each_ref().map(|sample| sample.appid);
-    let accounts: String = SAMPLES.iter().map(|sample| format!("  {}  {}\n", sample.appid, sample.name)).collect();
+    let accounts = SAMPLES.each_ref().map(|sample| format!("  {}  {}", sample.appid, sample.name)).join("\n");
     format!(
         "wxtoken demo: the server is listening on http://{server}, a simulated WeChat on http://{sandbox}\n\
-         Tokens live for a minute here, so that you can watch them being refreshed. The accounts:\n\n{accounts}\n\
+         Tokens live for a minute here, so that you can watch them being refreshed. The accounts:\n\n{accounts}\n\n\
          Read a token, as a service does:\n  \
          curl -sS -H 'Authorization: Bearer {service}' http://{server}/v1/accounts/{stable}/tokens/access_token\n\n\
          Sign a page for the JS-SDK:\n  \

@@ -52,32 +52,31 @@ pub(super) fn sandbox(context: Context, flags: &SandboxFlags) -> Result<(), Fail
 /// What a person who has just started the server wants to know.
 fn welcome(facts: &Facts) -> String {
     let Facts { address, database, made_key_file, made_admin_key, accounts } = facts;
-    let mut text = format!(
-        "wxtoken {} is listening on http://{address}\n  database    {database}, {accounts} {}",
-        env!("CARGO_PKG_VERSION"),
-        if *accounts == 1 { "account" } else { "accounts" },
-    );
+    let counted = if *accounts == 1 { "1 account".to_owned() } else { format!("{accounts} accounts") };
+    let mut lines = vec![
+        format!("wxtoken {} is listening on http://{address}", env!("CARGO_PKG_VERSION")),
+        format!("  database    {database}, {counted}"),
+    ];
     if let Some(path) = made_key_file {
-        text.push_str("\n  master key  made in ");
-        text.push_str(&path.display().to_string());
-        text.push_str("; keep a copy elsewhere: without it nothing in the database opens");
+        lines.push(format!("  master key  made in {}", path.display()));
+        lines.push("              keep a copy elsewhere: without it nothing in the database opens".to_owned());
     }
-    let key = made_admin_key.as_ref().map_or("$WXTOKEN_ADMIN_KEY", |key| key.expose());
-    if made_admin_key.is_some() {
-        text.push_str("\n  admin key   ");
-        text.push_str(key);
-        text.push_str("\n              shown this once; keep it in a safe place");
+    if let Some(key) = made_admin_key {
+        lines.push(format!("  admin key   {}", key.expose()));
+        lines.push("              shown this once; keep it in a safe place".to_owned());
     }
     if *accounts == 0 {
-        text.push_str(
-            "\n  next        register an account; curl asks for what stands after @ on its standard input:\n",
+        let key = made_admin_key.as_ref().map_or("$KEY", |key| key.expose());
+        lines.push(
+            "  next        register an account: paste this line, then the JSON with your values, then Ctrl-D"
+                .to_owned(),
         );
-        text.push_str(&format!(
-            "    curl -sS http://{address}/v1/accounts -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d @-\n    \
-             {{\"appid\": \"wx…\", \"secret\": \"the AppSecret\", \"name\": \"my shop\"}}   then Ctrl-D"
+        lines.push(format!(
+            "    curl -sS http://{address}/v1/accounts -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d @-"
         ));
+        lines.push("    {\"appid\": \"wx…\", \"secret\": \"the AppSecret\", \"name\": \"my shop\"}".to_owned());
     }
-    text
+    lines.join("\n")
 }
 
 fn sandbox_welcome(address: SocketAddr) -> String {

@@ -145,7 +145,7 @@ async fn stop_at(
     let calls = sandbox.calls(APPID).len();
     if place == Place::DuringTheCall {
         // In turn: WeChat has not begun with the call, and WeChat has minted and the answer is on its way.
-        let kind = if kill % 2 == 0 { "hang_before" } else { "hang_after" };
+        let kind = if kill.is_multiple_of(2) { "hang_before" } else { "hang_after" };
         sandbox.faults(APPID, &json!([{ "kind": kind, "times": 1 }]));
     }
     refresh(server).await;

@@ -135,8 +135,8 @@ fn search(place: &str, bytes: &[u8], canaries: &Canaries) {
 
 /// The spellings in which a secret could hide. In base64 it can begin at any of three bits; the middle of each is looked for.
 fn forms(canary: &str) -> Vec<(&'static str, String)> {
-    let hexadecimal: String = canary.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let escaped: String = canary.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let hexadecimal = wxtoken::seal::hexadecimal(canary.as_bytes());
+    let escaped = canary.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
     let mut forms = vec![
         ("as it is", canary.to_owned()),
         ("reversed", canary.chars().rev().collect()),
