@@ -82,11 +82,6 @@ impl Settings {
         self.call_timeout.min(LONGEST_CONNECT)
     }
 
-    /// How long a claim on a token lasts: a call always ends well inside it.
-    pub fn lease(&self) -> Duration {
-        self.call_timeout * 5 / 2
-    }
-
     /// The daily limits of an account.
     pub fn limits(&self) -> Limits {
         Limits { forced_per_day: self.forced_per_day, forced_gap: self.forced_gap, plain_per_day: self.plain_per_day }

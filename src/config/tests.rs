@@ -48,7 +48,6 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(settings.listen, "127.0.0.1:8080".parse().unwrap());
     assert!(settings.master_key.is_none() && settings.admin_key.is_none());
     assert_eq!(settings.wechat_fallback_url.as_deref(), Some("https://api2.weixin.qq.com"));
-    assert_eq!(settings.lease(), Duration::from_secs(20));
     assert_eq!(settings.connect_timeout(), Duration::from_secs(3));
     assert_eq!(settings.refresh_ahead, Duration::from_mins(4));
     assert_eq!(settings.limits().forced_per_day, 20);

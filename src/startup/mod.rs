@@ -138,7 +138,6 @@ fn remedy_of(error: &StoreError) -> Remedy {
         | StoreError::InUse { .. }
         | StoreError::Statement { kind: FailureKind::Unavailable | FailureKind::Conflict, .. } => Remedy::AwaitDatabase,
         StoreError::NewerSchema { .. }
-        | StoreError::OldSchema
         | StoreError::Migration(_)
         | StoreError::Statement { .. }
         | StoreError::Corrupt { .. }

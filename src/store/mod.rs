@@ -59,9 +59,6 @@ pub enum StoreError {
         /// The latest that we know.
         known: i64,
     },
-    /// The schema lacks migrations and we may not write.
-    #[error("the database has no wxtoken tables yet, or old ones; run `wxtoken migrate`")]
-    OldSchema,
     /// A migration failed.
     #[error("bringing the database schema up to date failed")]
     Migration(#[source] Source),

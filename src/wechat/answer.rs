@@ -11,10 +11,8 @@ use serde_json::Value;
 use super::clean::clean;
 use super::error::{CallError, Refusal};
 use crate::domain::refresh::CallKind;
+use crate::domain::schedule::LONGEST_LIFETIME;
 use crate::domain::secret::TokenValue;
-
-/// The longest lifetime believed. WeChat promises "a value within 7200" seconds.
-pub const LONGEST_LIFETIME: Duration = Duration::from_hours(2);
 
 /// A token or ticket as WeChat gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ pub mod errcode;
 mod error;
 pub mod sandbox;
 
-pub use answer::{Answer, LONGEST_LIFETIME};
+pub use answer::Answer;
 pub use base_url::is_url_of_this_machine;
 pub use clean::LONGEST_ERRMSG;
 pub use client::{Client, ClientError, ClientSettings, Host, LARGEST_ANSWER, UrlFault};
