@@ -14,7 +14,7 @@ use crate::domain::settlement::{CallResult, EndedCall};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 use crate::store::StoreError;
-use crate::store::lease::Settled;
+use crate::store::settle::Settled;
 use crate::wechat::{Answer, CallError};
 
 /// The pauses between attempts to settle, while the database is away.

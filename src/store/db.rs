@@ -11,29 +11,22 @@
 //!
 //! Reads outside a transaction go through the pool of readers, so that a slow report never makes a refresh wait for a connection.
 
+mod open;
+
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::fs::File;
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MySqlRow};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{Executor, FromRow, MySql, MySqlConnection, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::mysql::{MySqlDatabaseError, MySqlRow};
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::{SqliteError, SqliteRow};
+use sqlx::{FromRow, MySql, MySqlConnection, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use super::{FailureKind, StoreError};
 use crate::domain::timestamp::Timestamp;
-
-const WRITERS: u32 = 8;
-const READERS: u32 = 8;
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Every statement of the program is kept prepared: on MySQL one that is not costs a round trip and a delayed acknowledgement.
-const STATEMENT_CACHE: usize = 512;
+pub use open::sqlite_path;
+use open::{mysql_pools, postgres_pools, sqlite_pools};
 
 /// Which database a URL names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -327,85 +320,6 @@ pub fn render(dialect: Dialect, sql: &str) -> String {
     numbered
 }
 
-/// The file of an SQLite URL; `None` when it names a database in memory, which a restart would empty.
-pub fn sqlite_path(url: &str) -> Option<PathBuf> {
-    let options = SqliteConnectOptions::from_str(url).ok()?;
-    let path = options.get_filename();
-    (!url.contains(":memory:") && !url.contains("mode=memory") && !path.as_os_str().is_empty()).then(|| path.to_owned())
-}
-
-/// Takes the right to write an SQLite file. The lock is on a file of its own, because SQLite uses locks on the database itself.
-fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let open = || File::options().create(true).truncate(false).write(true).open(&name);
-    let file = open().map_err(|source| StoreError::open(&path.display().to_string(), source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(StoreError::open(&path.display().to_string(), source)),
-    }
-}
-
-async fn sqlite_pools(url: &str, read_only: bool) -> Result<(Pools<SqlitePool>, Option<File>), StoreError> {
-    let path = sqlite_path(url).ok_or(StoreError::InMemory)?;
-    let shown = path.display().to_string();
-    let lock = if read_only { None } else { Some(lock_sqlite(&path)?) };
-    let reading = SqliteConnectOptions::new()
-        .filename(&path)
-        .read_only(true)
-        .foreign_keys(true)
-        .busy_timeout(ACQUIRE_TIMEOUT)
-        .statement_cache_capacity(STATEMENT_CACHE);
-    let writing = reading.clone().read_only(false).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
-    let writing = if read_only { reading.clone() } else { writing.synchronous(SqliteSynchronous::Full) };
-    let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
-    let writers = pool(1).connect_with(writing).await.map_err(|source| StoreError::open(&shown, source))?;
-    let readers = pool(READERS).connect_lazy_with(reading);
-    Ok((Pools { writers, readers }, lock))
-}
-
-async fn postgres_pools(url: &str, read_only: bool) -> Result<Pools<PgPool>, StoreError> {
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|_| StoreError::MalformedUrl)?
-        .application_name("wxtoken")
-        .statement_cache_capacity(STATEMENT_CACHE)
-        .options([
-            ("default_transaction_isolation", "read committed"),
-            ("lock_timeout", "3s"),
-            ("idle_in_transaction_session_timeout", "15s"),
-            ("default_transaction_read_only", if read_only { "on" } else { "off" }),
-        ]);
-    let pool = |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
-    let writers = pool(WRITERS).connect_with(options.clone()).await;
-    let writers = writers.map_err(|source| StoreError::open("the PostgreSQL server", source))?;
-    Ok(Pools { writers, readers: pool(READERS).connect_lazy_with(options) })
-}
-
-async fn mysql_pools(url: &str, read_only: bool) -> Result<Pools<MySqlPool>, StoreError> {
-    let options = MySqlConnectOptions::from_str(&url.replacen("mariadb:", "mysql:", 1))
-        .map_err(|_| StoreError::MalformedUrl)?
-        .statement_cache_capacity(STATEMENT_CACHE);
-    let access = if read_only { "SET SESSION TRANSACTION READ ONLY" } else { "SET SESSION TRANSACTION READ WRITE" };
-    let pool = |connections| {
-        MySqlPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
-            move |conn, _| {
-                Box::pin(async move {
-                    conn.execute(access).await?;
-                    conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-                    conn.execute("SET SESSION innodb_lock_wait_timeout = 3").await?;
-                    // Only MariaDB has this limit; MySQL answers that it knows no such variable.
-                    let _ = conn.execute("SET SESSION idle_transaction_timeout = 15").await;
-                    Ok(())
-                })
-            },
-        )
-    };
-    let writers = pool(WRITERS).connect_with(options.clone()).await;
-    let writers = writers.map_err(|source| StoreError::open("the MySQL server", source))?;
-    Ok(Pools { writers, readers: pool(READERS).connect_lazy_with(options) })
-}
-
 const LOCK_MIGRATIONS: &str = "SELECT GET_LOCK(CONCAT('wxtoken:', MD5(DATABASE())), 60)";
 const UNLOCK_MIGRATIONS: &str = "DO RELEASE_LOCK(CONCAT('wxtoken:', MD5(DATABASE())))";
 
@@ -471,11 +385,5 @@ mod tests {
         assert_eq!(render(Dialect::Postgres, sql), "SELECT a FROM t WHERE b = $1 AND c = $2 FOR UPDATE SKIP LOCKED");
         assert_eq!(render(Dialect::Mysql, sql), "SELECT a FROM t WHERE b = ? AND c = ? FOR UPDATE SKIP LOCKED");
         assert_eq!(render(Dialect::Sqlite, sql), "SELECT a FROM t WHERE b = ? AND c = ? ");
-    }
-
-    #[test]
-    fn a_database_in_memory_has_no_file() {
-        assert_eq!(sqlite_path("sqlite://data/wx.db"), Some(PathBuf::from("data/wx.db")));
-        assert_eq!(sqlite_path("sqlite::memory:"), None);
     }
 }

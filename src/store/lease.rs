@@ -1,4 +1,4 @@
-//! Claim and settle: the two transactions around a call to WeChat. Their protocol is told in `refresher`.
+//! Claims: the transaction before a call to WeChat, and the one that gives a claim back. The protocol is told in `refresher`.
 
 use std::time::Duration;
 
@@ -6,13 +6,11 @@ use super::db::{Tx, bind};
 use super::history::{self, Refresh};
 use super::token::{TABLE, TokenRow, budget_limit, select};
 use super::{Store, StoreError, retrying};
-use crate::domain::account::{Mode, TokenType};
+use crate::domain::account::Mode;
 use crate::domain::budget::Exhausted;
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
-use crate::domain::settlement::{CallResult, EndedCall, settle};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
-use crate::seal::Place;
 
 /// Due tokens, the longest overdue first. Its plan must be the index on the refresh time.
 pub const DUE_SCAN: &str = select!(
@@ -56,19 +54,6 @@ pub struct Wish {
     pub trigger: Trigger,
     /// Claim only while the token has this version.
     pub version: Option<i64>,
-}
-
-/// A settled call.
-#[derive(Debug)]
-pub struct Settled {
-    /// The token as it is stored now.
-    pub token: Token,
-    /// How the call ended.
-    pub outcome: Outcome,
-    /// The call that must follow under the same lease: the probe found the token dead.
-    pub next: Option<Claim>,
-    /// The budget would not allow the call that should follow, so a gentler one or none does.
-    pub exhausted: Option<Exhausted>,
 }
 
 impl Store {
@@ -187,7 +172,7 @@ impl Store {
     }
 
     /// The row stays due while it is leased, so that a claim that is lost is soon made again.
-    async fn write_lease(&self, tx: &mut Tx, claim: &Claim, lease: Duration) -> Result<(), StoreError> {
+    pub(super) async fn write_lease(&self, tx: &mut Tx, claim: &Claim, lease: Duration) -> Result<(), StoreError> {
         let (token, now) = (&claim.token, claim.claimed_at);
         let sql = "UPDATE wx_token SET generation = ?, leased_by = ?, leased_until = ?, leased_at = ?, \
                    lease_trigger = ?, lease_call = ?, refresh_at = ?, budget_day = ?, calls_today = ?, \
@@ -243,155 +228,6 @@ impl Store {
         tx.commit().await
     }
 
-    /// Stores what came of a call: the token's new state and its history row, or only the row when somebody newer owns the token.
-    ///
-    /// `None` when the answer came too late. `ahead` and `roll` as in [`settle`]; `lease` is for a call that must follow.
-    pub async fn settle(
-        &self,
-        claim: &Claim,
-        call: &EndedCall,
-        ahead: Duration,
-        lease: Duration,
-        roll: f64,
-    ) -> Result<Option<Settled>, StoreError> {
-        retrying!(self.try_settle(claim, call, ahead, lease, roll))
-    }
-
-    async fn try_settle(
-        &self,
-        claim: &Claim,
-        call: &EndedCall,
-        ahead: Duration,
-        lease: Duration,
-        roll: f64,
-    ) -> Result<Option<Settled>, StoreError> {
-        let mut tx = self.db.begin().await?;
-        let row = lock_row(&mut tx, &claim.token.key).await?;
-        let Some(row) = row.filter(|row| row.generation == claim.generation) else {
-            history::record_superseded(&mut tx, &self.history_row(claim, call, Outcome::Superseded, &claim.token))
-                .await?;
-            tx.commit().await?;
-            return Ok(None);
-        };
-        let is_claimed = row.leased_by.is_some();
-        let present = row.into_token(&self.sealer)?;
-        if !is_claimed {
-            // Settled before: the answer to that commit did not reach us, and we try again.
-            let outcome = history::outcome_of(&mut tx, &claim.token.key, claim.generation).await?;
-            return Ok(outcome.map(|outcome| Settled { token: present, outcome, next: None, exhausted: None }));
-        }
-        let settlement = settle(&present, claim, call, ahead, roll);
-        let mut token = settlement.token;
-        history::append(&mut tx, &self.history_row(claim, call, settlement.outcome, &token)).await?;
-        self.write_token(&mut tx, &token, call.ended_at).await?;
-        if settlement.outcome == Outcome::Success && token.key.token_type == TokenType::AccessToken {
-            wake_tickets(&mut tx, &token.key, call.ended_at).await?;
-        }
-        let (mut next, mut exhausted) = (None, None);
-        if settlement.replace_now {
-            (next, exhausted) = self.lease_replacement(&mut tx, &token, claim.trigger, lease, call.ended_at).await?;
-            if let Some(next) = &next {
-                token.generation = next.generation;
-            }
-        }
-        tx.commit().await?;
-        Ok(Some(Settled { token, outcome: settlement.outcome, next, exhausted }))
-    }
-
-    /// Claims the call that replaces a dead token: a forced refresh in stable mode, or an ordinary one, which brings what somebody else
-    /// forced, when the budget for forced ones is spent; a mint in plain mode, if the budget allows one.
-    async fn lease_replacement(
-        &self,
-        tx: &mut Tx,
-        token: &Token,
-        trigger: Trigger,
-        lease: Duration,
-        now: Timestamp,
-    ) -> Result<(Option<Claim>, Option<Exhausted>), StoreError> {
-        let spend = |call| token.spent.spend(call, token.mode, &self.limits, now);
-        let (call, spent, exhausted) = match (spend(CallKind::Force), token.mode) {
-            (Ok(spent), Mode::Stable) => (CallKind::Force, spent, None),
-            (Ok(spent), Mode::Plain) => (CallKind::Mint, spent, None),
-            (Err(exhausted), Mode::Plain) => return Ok((None, Some(exhausted))),
-            (Err(exhausted), Mode::Stable) => match spend(CallKind::Mint) {
-                Ok(spent) => (CallKind::Mint, spent, Some(exhausted)),
-                Err(_) => return Ok((None, Some(exhausted))),
-            },
-        };
-        let token = Token { spent, ..token.clone() };
-        let claim = Claim { generation: token.generation + 1, token, call, trigger, claimed_at: now };
-        self.write_lease(tx, &claim, lease).await?;
-        Ok((Some(claim), exhausted))
-    }
-
-    async fn write_token(&self, tx: &mut Tx, token: &Token, now: Timestamp) -> Result<(), StoreError> {
-        let sealed = |column, text: &str| {
-            let place = Place {
-                table: TABLE,
-                column,
-                appid: token.key.appid.as_str(),
-                token_type: token.key.token_type.as_str(),
-            };
-            self.sealer.seal(place, text).map_err(StoreError::Seal)
-        };
-        let value = token.value.as_ref();
-        let value_sealed = value.map(|value| sealed("value_sealed", value.text.expose())).transpose()?;
-        let previous = token.previous.as_ref();
-        let previous_sealed = previous.map(|text| sealed("previous_sealed", text.expose())).transpose()?;
-        let record = &token.record;
-        let sql = "UPDATE wx_token SET value_sealed = ?, fingerprint = ?, obtained_at = ?, expires_at = ?, \
-                   previous_sealed = ?, version = ?, revision = ?, refresh_at = ?, leased_until = 0, leased_by = NULL, \
-                   failures = ?, last_success_at = ?, last_call_at = ?, last_outcome = ?, last_trigger = ?, \
-                   last_errcode = ?, last_errmsg = ?, changed_at = ? \
-                   WHERE appid = ? AND token_type = ? AND generation = ?";
-        let values = bind![
-            value_sealed.as_deref(),
-            value.map(|value| value.fingerprint.as_str()),
-            value.map_or(Timestamp::ZERO, |value| value.life.since),
-            value.map_or(Timestamp::ZERO, |value| value.life.until),
-            previous_sealed.as_deref(),
-            token.version,
-            token.revision,
-            token.refresh_at,
-            record.failures,
-            record.last_success_at,
-            record.last_call_at,
-            record.last_outcome.map(Outcome::as_str),
-            record.last_trigger.map(Trigger::as_str),
-            record.last_errcode,
-            record.last_errmsg.as_deref(),
-            now,
-            token.key.appid.as_str(),
-            token.key.token_type.as_str(),
-            token.generation,
-        ];
-        expect_one(tx.execute(sql, values).await?, token)
-    }
-
-    fn history_row(&self, claim: &Claim, call: &EndedCall, outcome: Outcome, after: &Token) -> Refresh {
-        let duration = call.ended_at.since(call.sent_at).as_millis();
-        let mut row = Refresh {
-            outcome,
-            generation: claim.generation,
-            duration_ms: i64::try_from(duration).ok(),
-            version: after.version,
-            instance: self.instance.clone(),
-            ..blank_row(&claim.token, claim.call, claim.trigger, call.sent_at)
-        };
-        match &call.result {
-            CallResult::Value { fingerprint, expires_in, .. } => {
-                row.fingerprint = Some(fingerprint.clone());
-                row.expires_in = i64::try_from(expires_in.as_secs()).ok();
-            }
-            CallResult::Accepted => {}
-            CallResult::Refused(failure) | CallResult::Failed(failure) => {
-                row.errcode = failure.errcode;
-                row.errmsg = Some(failure.errmsg.clone());
-            }
-        }
-        row
-    }
-
     /// Ends every lease, of which only a process that is gone can be the holder: on SQLite, at start, where the file is ours alone.
     pub async fn end_leases(&self) -> Result<u64, StoreError> {
         let mut tx = self.db.begin().await?;
@@ -401,7 +237,7 @@ impl Store {
     }
 }
 
-async fn lock_row(tx: &mut Tx, key: &TokenKey) -> Result<Option<TokenRow>, StoreError> {
+pub(super) async fn lock_row(tx: &mut Tx, key: &TokenKey) -> Result<Option<TokenRow>, StoreError> {
     let sql = select!("WHERE appid = ? AND token_type = ? {for_update}");
     tx.fetch_optional(sql, bind![key.appid.as_str(), key.token_type.as_str()]).await
 }
@@ -428,16 +264,8 @@ async fn put_off_unreadable(
     tx.execute(sql, values).await.map(drop)
 }
 
-/// Tickets that were waiting for an access token are due now; one that is being put back for want of it too, so that it is not put off.
-async fn wake_tickets(tx: &mut Tx, key: &TokenKey, now: Timestamp) -> Result<(), StoreError> {
-    let sql = "UPDATE wx_token SET refresh_at = ? WHERE appid = ? AND token_type <> ? AND kept = ? \
-               AND value_sealed IS NULL AND failures = 0 AND refresh_at < ?";
-    let own = key.token_type.as_str();
-    tx.execute(sql, bind![now, key.appid.as_str(), own, true, Timestamp::NEVER]).await.map(drop)
-}
-
 /// A history row for a claim of which nothing more is known: lost.
-fn blank_row(token: &Token, call: CallKind, trigger: Trigger, started_at: Timestamp) -> Refresh {
+pub(super) fn blank_row(token: &Token, call: CallKind, trigger: Trigger, started_at: Timestamp) -> Refresh {
     Refresh {
         id: Refresh::new_id(started_at),
         appid: token.key.appid.clone(),
@@ -458,6 +286,6 @@ fn blank_row(token: &Token, call: CallKind, trigger: Trigger, started_at: Timest
 }
 
 /// The row is locked and was just read, so anything but one changed row is a defect.
-fn expect_one(changed: u64, token: &Token) -> Result<(), StoreError> {
+pub(super) fn expect_one(changed: u64, token: &Token) -> Result<(), StoreError> {
     if changed == 1 { Ok(()) } else { Err(StoreError::corrupt(TABLE, "generation", &token.key)) }
 }

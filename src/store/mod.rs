@@ -8,6 +8,7 @@ pub mod key;
 pub mod lease;
 pub mod master_key;
 pub mod migrate;
+pub mod settle;
 pub mod token;
 
 use std::error::Error;

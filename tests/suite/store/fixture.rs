@@ -14,8 +14,9 @@ use wxtoken::seal::{MasterKey, Sealer};
 use wxtoken::store::Store;
 use wxtoken::store::audit::Actor;
 use wxtoken::store::db::Db;
-use wxtoken::store::lease::{Attempt, Due, Settled, Wish};
+use wxtoken::store::lease::{Attempt, Due, Wish};
 use wxtoken::store::migrate::bring_up_to_date;
+use wxtoken::store::settle::Settled;
 
 use super::raw::Raw;
 use crate::support::database::{Kind, TestDatabase};

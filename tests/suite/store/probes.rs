@@ -4,7 +4,8 @@ use wxtoken::domain::account::{Mode, NewAccount};
 use wxtoken::domain::budget::ExhaustedLimit;
 use wxtoken::domain::refresh::{CallKind, Outcome, Trigger};
 use wxtoken::domain::settlement::CallResult;
-use wxtoken::store::lease::{Attempt, Settled};
+use wxtoken::store::lease::Attempt;
+use wxtoken::store::settle::Settled;
 
 use super::claims::history;
 use super::fixture::{ACCESS, CALL, Home, LEASE, TWO_HOURS, account, after, ended, failed, key, noon, refused};
