@@ -124,7 +124,10 @@ on_every_database! {
             for life in [None, Some(3_600_000), Some(-3_600_000)] {
                 let token_type = if life.is_none() { JSAPI } else { ACCESS };
                 if let Some(millis) = life {
-                    home.give(&key("wx1", ACCESS), "value", noon()).await;
+                    // A disabled account keeps the value that it had, and nobody can claim it.
+                    if enabled {
+                        home.give(&key("wx1", ACCESS), "value", noon()).await;
+                    }
                     let until = Clock.now().as_millis() + millis;
                     set(&mut raw, "wx1", ACCESS, &format!("expires_at = {until}")).await;
                 }
