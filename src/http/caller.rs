@@ -1,5 +1,5 @@
 //! Who asks, and whether they may. A handler that takes a [`Caller`] of some need has the question settled before it runs, and a route
-//! under `/v1` that takes none does not compile (see [`mod@super::routes`]).
+//! under `/v1` that takes none does not compile (see `routes.rs`).
 
 use std::marker::PhantomData;
 use std::sync::Arc;
