@@ -13,7 +13,7 @@ use crate::domain::refresh::{CallKind, Trigger};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 use crate::live::LiveToken;
-use crate::store::lease::{Attempt, Wish};
+use crate::store::lease::{Attempt, Seen, Wish};
 
 /// How often to look whether somebody else's call has been settled.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
@@ -80,11 +80,12 @@ impl Refresher {
             let access_token = TokenKey::new(key.appid.clone(), TokenType::AccessToken);
             self.obtain(&access_token, Duration::ZERO).await?;
         }
-        let refreshed = match self.claim_or_follow(key, ordinary(key), Trigger::FirstUse, Some(token.version)).await? {
-            Won::Claim(claim) => self.carry_out(*claim).await?,
-            Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
-            Won::Token(token) => return Err(RefreshError::BackingOff(last_failure(&token))),
-        };
+        let refreshed =
+            match self.claim_or_follow(key, ordinary(key), Trigger::FirstUse, Seen::Revision(token.revision)).await? {
+                Won::Claim(claim) => self.carry_out(*claim).await?,
+                Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
+                Won::Token(token) => return Err(RefreshError::BackingOff(last_failure(&token))),
+            };
         match refreshed.call.error {
             Some(error) => Err(RefreshError::Call(error)),
             None if refreshed.token.valid(self.clock.now()).is_some() => Ok(refreshed.token),
@@ -127,26 +128,25 @@ impl Refresher {
         call: CallKind,
         trigger: Trigger,
     ) -> Result<Claim, RefreshError> {
-        match self.claim_or_follow(key, call, trigger, None).await? {
+        match self.claim_or_follow(key, call, trigger, Seen::Anything).await? {
             Won::Claim(claim) => Ok(*claim),
             Won::Token(_) => Err(RefreshError::Superseded),
         }
     }
 
-    /// Claims a token; or, given a version, returns the token once it has another one or a failed call behind it.
+    /// Claims a token, waiting while somebody else's call is under way; or returns the token when it is not what the caller has seen any more.
     pub(super) async fn claim_or_follow(
         &self,
         key: &TokenKey,
         call: CallKind,
         trigger: Trigger,
-        version: Option<i64>,
+        seen: Seen,
     ) -> Result<Won, RefreshError> {
         let started = Instant::now();
-        let begun_at = self.clock.now();
         let lease = self.policy.lease();
         loop {
             self.check_running()?;
-            match self.store.claim(key, Wish { call, trigger, version }, lease, self.clock.now()).await? {
+            match self.store.claim(key, Wish { call, trigger, seen }, lease, self.clock.now()).await? {
                 Attempt::Claimed(claim) => return Ok(Won::Claim(claim)),
                 Attempt::Moved(token) => return Ok(Won::Token(token)),
                 Attempt::Exhausted(exhausted) => return Err(RefreshError::Exhausted(exhausted)),
@@ -155,14 +155,6 @@ impl Refresher {
                 Attempt::Busy => {}
             }
             tokio::time::sleep(BUSY_PAUSE).await;
-            if version.is_some()
-                && let Some(token) = self.store.token(key).await?
-                && token.leased_until == Timestamp::ZERO
-                && token.record.failures > 0
-                && token.record.last_call_at >= begun_at
-            {
-                return Ok(Won::Token(Box::new(token)));
-            }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::domain::secret::TokenValue;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Token, TokenKey};
 use crate::live::LiveToken;
+use crate::store::lease::Seen;
 
 /// How long the answer to one report is the answer to all others about the same value.
 const VERDICT_LIFE: Duration = Duration::from_secs(10);
@@ -112,7 +113,7 @@ impl Refresher {
         trigger: Trigger,
     ) -> Result<Verdict, RefreshError> {
         let call = if key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Probe };
-        let claim = match self.claim_or_follow(key, call, trigger, Some(version)).await? {
+        let claim = match self.claim_or_follow(key, call, trigger, Seen::Version(version)).await? {
             Won::Claim(claim) => *claim,
             Won::Token(token) => {
                 self.live.publish_token(token.as_ref().clone());

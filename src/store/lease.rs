@@ -39,7 +39,7 @@ pub enum Attempt {
     Busy,
     /// The day's budget forbids the call.
     Exhausted(Exhausted),
-    /// The token has another version than the caller meant; here it is.
+    /// The token is not what the caller has seen any more; here it is.
     Moved(Box<Token>),
     /// No such token is kept.
     Absent,
@@ -52,8 +52,29 @@ pub struct Wish {
     pub call: CallKind,
     /// Why.
     pub trigger: Trigger,
-    /// Claim only while the token has this version.
-    pub version: Option<i64>,
+    /// Claim only while the token is what the caller saw.
+    pub seen: Seen,
+}
+
+/// What a caller who wants to claim a token has seen of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing that matters.
+    Anything,
+    /// This version of its value.
+    Version(i64),
+    /// This state of its row: since then no call was settled and no edit made.
+    Revision(i64),
+}
+
+impl Seen {
+    const fn is(self, token: &Token) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Version(version) => version == token.version,
+            Self::Revision(revision) => revision == token.revision,
+        }
+    }
 }
 
 impl Store {
@@ -145,7 +166,7 @@ impl Store {
         if now < token.leased_until {
             return Ok(Attempt::Busy);
         }
-        if wish.and_then(|wish| wish.version).is_some_and(|version| version != token.version) {
+        if wish.is_some_and(|wish| !wish.seen.is(&token)) {
             return Ok(Attempt::Moved(Box::new(token)));
         }
         let ordinary = if token.key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Mint };

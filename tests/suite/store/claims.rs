@@ -9,7 +9,7 @@ use wxtoken::domain::refresh::{CallKind, Outcome, Trigger};
 use wxtoken::domain::timestamp::Timestamp;
 use wxtoken::domain::token::TokenKey;
 use wxtoken::store::history::{Refresh, RefreshFilter};
-use wxtoken::store::lease::{Attempt, Due, Wish};
+use wxtoken::store::lease::{Attempt, Due, Seen, Wish};
 
 use super::fixture::{ACCESS, Home, JSAPI, LEASE, account, actor, after, appids, failed, key, noon, types};
 use super::raw::Raw;
@@ -142,7 +142,7 @@ on_every_database! {
         home.register("wx1", &[ACCESS], noon()).await;
         let token = key("wx1", ACCESS);
         home.give(&token, "value", noon()).await;
-        let wish = |version| Wish { call: CallKind::Probe, trigger: Trigger::Report, version: Some(version) };
+        let wish = |version| Wish { call: CallKind::Probe, trigger: Trigger::Report, seen: Seen::Version(version) };
         match home.store.claim(&token, wish(0), LEASE, after(1)).await.expect("it runs") {
             Attempt::Moved(moved) => assert_eq!(*moved, home.token(&token).await),
             other => panic!("the token has moved: {other:?}"),

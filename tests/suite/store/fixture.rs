@@ -14,7 +14,7 @@ use wxtoken::seal::{MasterKey, Sealer};
 use wxtoken::store::Store;
 use wxtoken::store::audit::Actor;
 use wxtoken::store::db::Db;
-use wxtoken::store::lease::{Attempt, Due, Wish};
+use wxtoken::store::lease::{Attempt, Due, Seen, Wish};
 use wxtoken::store::migrate::bring_up_to_date;
 use wxtoken::store::settle::Settled;
 
@@ -87,7 +87,7 @@ impl Home {
     }
 
     pub(super) async fn attempt(&self, key: &TokenKey, call: CallKind, now: Timestamp) -> Attempt {
-        let wish = Wish { call, trigger: Trigger::Manual, version: None };
+        let wish = Wish { call, trigger: Trigger::Manual, seen: Seen::Anything };
         self.store.claim(key, wish, LEASE, now).await.expect("the claim runs")
     }
 

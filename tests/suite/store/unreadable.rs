@@ -62,7 +62,7 @@ on_every_database! {
         for (spoil, named) in SPOILED {
             raw.run(&format!("UPDATE wx_token SET {spoil}")).await;
             assert_eq!(column(&home.store.token(&token).await.expect_err("it does not read")), named);
-            let wish = Wish { call: CallKind::Mint, trigger: wxtoken::domain::refresh::Trigger::Manual, version: None };
+            let wish = Wish { call: CallKind::Mint, trigger: wxtoken::domain::refresh::Trigger::Manual, seen: wxtoken::store::lease::Seen::Anything };
             assert_eq!(column(&home.store.claim(&token, wish, LEASE, after(1)).await.expect_err("nor is it claimed")), named);
             let listed = home.store.tokens_changed_since(Timestamp::ZERO).await.expect("the others are told");
             assert_eq!(column(listed[0].as_ref().expect_err("this one is reported")), named);
