@@ -116,6 +116,8 @@ pub struct Failure {
     pub wait_at_least: Duration,
     /// WeChat's quota for the rest of this Beijing day is spent.
     pub until_midnight: bool,
+    /// WeChat may have done what was asked although no answer came.
+    pub maybe_done: bool,
 }
 
 /// When to try again after `failures` failures in a row, the one just now included. `roll` is random, in `0.0..1.0`.
@@ -150,7 +152,14 @@ mod tests {
     use super::*;
 
     fn failure(class: FailureClass) -> Failure {
-        Failure { class, errcode: None, errmsg: String::new(), wait_at_least: Duration::ZERO, until_midnight: false }
+        Failure {
+            class,
+            errcode: None,
+            errmsg: String::new(),
+            wait_at_least: Duration::ZERO,
+            until_midnight: false,
+            maybe_done: false,
+        }
     }
 
     fn seconds(class: FailureClass, failures: u32, roll: f64) -> u64 {

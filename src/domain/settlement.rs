@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::refresh::{Failure, Outcome, retry_at};
+use super::account::Mode;
+use super::refresh::{CallKind, Failure, Outcome, retry_at};
 use super::schedule::{LONGEST_LIFETIME, Life, after_new_ticket, after_new_token, after_unchanged};
 use super::secret::TokenValue;
 use super::timestamp::Timestamp;
@@ -46,8 +47,19 @@ pub struct Settlement {
     pub token: Token,
     /// How the call ended.
     pub outcome: Outcome,
-    /// The token is dead and must be replaced at once, under the same claim.
-    pub replace_now: bool,
+    /// The call that must follow at once, under the same lease.
+    pub follow: Follow,
+}
+
+/// A call that must follow another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// None.
+    Nothing,
+    /// The token is dead: a new one.
+    Replace,
+    /// A mint in plain mode went without an answer: whether the value that we have is still accepted.
+    Probe,
 }
 
 /// Settles `call`, made under `claim`, on the token's present state. `ahead` is the longest lead before expiry; `roll` is random, in
@@ -56,47 +68,62 @@ pub fn settle(present: &Token, claim: &Claim, call: &EndedCall, ahead: Duration,
     let mut token = present.clone();
     // The claim left the row due. If it is not due now, an admin or an edit has set another time since, and that stands.
     let rescheduled = (present.refresh_at > claim.claimed_at).then_some(present.refresh_at);
-    let before = rescheduled.unwrap_or(claim.token.refresh_at);
-    let mut replace_now = false;
-    let outcome = match &call.result {
+    let (outcome, refresh_at, follow) = match &call.result {
         CallResult::Value { text, fingerprint, expires_in } => {
             let until = call.sent_at.plus((*expires_in).min(LONGEST_LIFETIME));
             let outcome = take_value(&mut token, text, fingerprint, Life { since: call.sent_at, until });
             let planned = next_refresh(&token, outcome, call.ended_at, ahead, roll);
-            token.refresh_at =
-                rescheduled.map_or(planned, |at| if at == Timestamp::NEVER { at } else { at.min(planned) });
-            outcome
+            // An edit may ask for an earlier refresh than planned, but not for a later one, except for never.
+            let planned = rescheduled.filter(|at| *at != Timestamp::NEVER).map_or(planned, |at| at.min(planned));
+            (outcome, planned, Follow::Nothing)
         }
-        CallResult::Accepted => {
-            token.refresh_at = before;
-            Outcome::StillValid
-        }
-        CallResult::Refused(_) => {
-            let outcome = if token.valid(call.sent_at).is_some() { Outcome::ForeignRefresh } else { Outcome::Refused };
-            if let Some(value) = &mut token.value {
-                value.life.until = value.life.until.min(call.ended_at);
-            }
-            token.refresh_at = rescheduled.unwrap_or(call.ended_at);
-            replace_now = true;
-            outcome
-        }
-        CallResult::Failed(_) if matches!(claim.call, super::refresh::CallKind::Probe) => {
-            // A probe that could not be made says nothing about the token.
-            token.refresh_at = before;
-            Outcome::Failure
+        CallResult::Accepted => (Outcome::StillValid, claim.token.refresh_at, Follow::Nothing),
+        CallResult::Refused(_) => refused(&mut token, claim, call),
+        // A probe that could not be made says nothing about the token.
+        CallResult::Failed(_) if claim.call == CallKind::Probe => {
+            (Outcome::Failure, claim.token.refresh_at, Follow::Nothing)
         }
         CallResult::Failed(failure) => {
             token.record.failures = if rescheduled.is_some() { 0 } else { token.record.failures.saturating_add(1) };
-            token.refresh_at =
-                rescheduled.unwrap_or_else(|| retry_at(failure, token.record.failures, call.ended_at, roll));
-            Outcome::Failure
+            let again = retry_at(failure, token.record.failures, call.ended_at, roll);
+            (Outcome::Failure, again, doubt(&mut token, claim, failure, call.ended_at))
         }
+    };
+    token.refresh_at = match rescheduled {
+        Some(at) if outcome != Outcome::Success && outcome != Outcome::Unchanged => at,
+        Some(Timestamp::NEVER) => Timestamp::NEVER,
+        _ => refresh_at,
     };
     record(&mut token, claim, call, outcome);
     token.leased_by = None;
     token.leased_until = Timestamp::ZERO;
     token.revision += 1;
-    Settlement { token, outcome, replace_now }
+    // A disabled account is left alone.
+    let follow = if token.refresh_at == Timestamp::NEVER { Follow::Nothing } else { follow };
+    Settlement { token, outcome, follow }
+}
+
+/// A probe found the token dead. Nobody is given it any more, and a new one is due at once, unless this probe followed a mint that failed.
+fn refused(token: &mut Token, claim: &Claim, call: &EndedCall) -> (Outcome, Timestamp, Follow) {
+    let surprising = token.valid(call.sent_at).is_some() && !token.in_doubt;
+    let outcome = if surprising { Outcome::ForeignRefresh } else { Outcome::Refused };
+    if let Some(value) = &mut token.value {
+        value.life.until = value.life.until.min(call.ended_at);
+    }
+    if claim.follows_failure {
+        (outcome, claim.token.refresh_at, Follow::Nothing)
+    } else {
+        (outcome, call.ended_at, Follow::Replace)
+    }
+}
+
+/// A mint went without an answer. In plain mode WeChat may have minted all the same, so the value that we have is probed.
+fn doubt(token: &mut Token, claim: &Claim, failure: &Failure, now: Timestamp) -> Follow {
+    if !failure.maybe_done || token.mode != Mode::Plain || claim.call != CallKind::Mint {
+        return Follow::Nothing;
+    }
+    token.in_doubt = true;
+    if token.valid(now).is_some() { Follow::Probe } else { Follow::Nothing }
 }
 
 /// Puts a value in place. The life of a ticket that came again is not extended: WeChat says 7,200 s for a ticket of any age.
@@ -112,6 +139,7 @@ fn take_value(token: &mut Token, text: &TokenValue, fingerprint: &str, life: Lif
             let replaced = held.replace(Value { text: text.clone(), life, fingerprint: fingerprint.to_owned() });
             token.previous = replaced.map(|value| value.text);
             token.version += 1;
+            token.in_doubt = false;
             Outcome::Success
         }
     }

@@ -55,6 +55,9 @@ pub struct Token {
     pub value: Option<Value>,
     /// The value before this one.
     pub previous: Option<TokenValue>,
+    /// In plain mode: a mint whose answer was lost may have replaced the value at WeChat. It is then the value before the newest, and one more
+    /// mint ends it at once.
+    pub in_doubt: bool,
     /// How many values there have been.
     pub version: i64,
     /// How many claims there have been.
@@ -112,4 +115,6 @@ pub struct Claim {
     pub generation: i64,
     /// When it was won.
     pub claimed_at: Timestamp,
+    /// Whether this is the probe that follows a mint without an answer. It never leads to another mint; the backoff does.
+    pub follows_failure: bool,
 }

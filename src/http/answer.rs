@@ -145,6 +145,7 @@ pub(super) mod tests {
             kept: true,
             value: Some(Value { text, life, fingerprint: "0123456789abcdef".to_owned() }),
             previous: None,
+            in_doubt: false,
             version: 7,
             generation: 9,
             refresh_at: Timestamp::NEVER,

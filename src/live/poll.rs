@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError};
 /// With the time that a poll takes this stays well under the 2 s within which an instance serves what another has fetched.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Transactions commit out of the order of their time stamps, and hosts' clocks differ: each poll looks this far back again.
-const OVERLAP: Duration = Duration::from_secs(10);
+const OVERLAP: Duration = Duration::from_secs(30);
 
 impl LiveView {
     /// Takes in everything that changed at or after `since`; [`Timestamp::ZERO`] for all there is.

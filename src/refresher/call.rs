@@ -9,17 +9,23 @@ use super::{RefreshError, Refreshed, Refresher, fail_point};
 use crate::domain::account::{Mode, TokenType};
 use crate::domain::budget::Exhausted;
 use crate::domain::refresh::{CallKind, Failure, FailureClass, Outcome, Trigger};
-use crate::domain::secret::TokenValue;
+use crate::domain::secret::{AppSecret, TokenValue};
 use crate::domain::settlement::{CallResult, EndedCall};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 use crate::store::StoreError;
-use crate::store::settle::Settled;
+use crate::store::settle::{Settled, Terms};
 use crate::wechat::{Answer, CallError};
 
 /// The pauses between attempts to settle, while the database is away.
 const SETTLE_PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(2)];
+
+/// When to look again for an access token to fetch a ticket with. The settle that brings one wakes the ticket before that.
+const TICKET_PAUSE: Duration = Duration::from_mins(1);
+
+/// WeChat answers in 50 to 700 ms.
+const LONGEST_WITHHELD: Duration = Duration::from_secs(1);
 
 /// What one call was like.
 #[derive(Debug, Clone)]
@@ -39,6 +45,13 @@ enum Made {
     Ended(EndedCall, Option<CallError>),
     /// The claim was given back.
     Released(RefreshError),
+}
+
+/// A call with what it needs.
+enum Asking {
+    Mint(AppSecret),
+    Probe(TokenValue),
+    Ticket(TokenValue),
 }
 
 impl Refresher {
@@ -74,31 +87,22 @@ impl Refresher {
 
     async fn make_call(self: &Arc<Self>, claim: &Claim) -> Result<Made, RefreshError> {
         let won = Instant::now();
+        let asking = match self.prepare(claim).await? {
+            Ok(asking) => asking,
+            Err(instead) => return Ok(instead),
+        };
         // Never fails: the semaphore is not closed.
         let _permit = self.calls.acquire().await;
         if won.elapsed() > self.policy.lease() / 2 {
-            return self.give_back(claim, self.clock.now(), RefreshError::StillBusy).await;
+            return self.give_back(claim, claim.token.refresh_at, RefreshError::StillBusy).await;
         }
         fail_point::pass("before_call").await;
         self.withhold_doubtful(claim);
         let sent_at = self.clock.now();
-        let result = match claim.call {
-            CallKind::Mint | CallKind::Force => match self.store.credentials(&claim.token.key.appid).await {
-                Ok(Some(credentials)) => self.mint(claim, &credentials).await,
-                Ok(None) => return self.give_back(claim, Timestamp::NEVER, RefreshError::UnknownAccount).await,
-                Err(StoreError::Sealed { .. } | StoreError::Corrupt { .. }) => {
-                    return Ok(Made::Ended(unreadable_secret(sent_at), None));
-                }
-                Err(error) => return Err(error.into()),
-            },
-            CallKind::Probe => match &claim.token.value {
-                Some(value) => self.wechat.probe(&value.text).await.map(|()| None),
-                None => return self.give_back(claim, sent_at, RefreshError::NoAccessToken).await,
-            },
-            CallKind::Ticket => match self.access_token(&claim.token.key, sent_at) {
-                Ok(text) => self.fetch_ticket(claim, text).await,
-                Err(again) => return self.give_back(claim, again, RefreshError::NoAccessToken).await,
-            },
+        let result = match &asking {
+            Asking::Mint(secret) => self.mint(claim, secret).await.map(Some),
+            Asking::Probe(token) => self.wechat.probe(token).await.map(|()| None),
+            Asking::Ticket(token) => self.fetch_ticket(claim, token).await.map(Some),
         };
         let ended_at = self.clock.now();
         Ok(match result {
@@ -111,44 +115,56 @@ impl Refresher {
         })
     }
 
-    /// In plain mode a lost claim may have minted a value that nobody stored. Then ours is the one before it, and one more mint ends ours at
-    /// once, without the overlap: whoever reads during that call waits for it.
+    /// What the call needs; or what comes instead of a call that cannot be made.
+    async fn prepare(&self, claim: &Claim) -> Result<Result<Asking, Made>, RefreshError> {
+        let (key, now) = (&claim.token.key, self.clock.now());
+        let instead = match claim.call {
+            CallKind::Mint | CallKind::Force => match self.store.app_secret(&key.appid).await {
+                Ok(Some(secret)) => return Ok(Ok(Asking::Mint(secret))),
+                Ok(None) => self.give_back(claim, Timestamp::NEVER, RefreshError::UnknownAccount).await?,
+                Err(StoreError::Sealed { .. } | StoreError::Corrupt { .. }) => {
+                    Made::Ended(unreadable_secret(now), None)
+                }
+                Err(error) => return Err(error.into()),
+            },
+            CallKind::Probe => match &claim.token.value {
+                Some(value) => return Ok(Ok(Asking::Probe(value.text.clone()))),
+                None => self.give_back(claim, claim.token.refresh_at, RefreshError::NoAccessToken).await?,
+            },
+            CallKind::Ticket => match self.access_token(key, now).await? {
+                Some(token) => return Ok(Ok(Asking::Ticket(token))),
+                None => self.give_back(claim, now.plus(TICKET_PAUSE), RefreshError::NoAccessToken).await?,
+            },
+        };
+        Ok(Err(instead))
+    }
+
+    /// A mint ends a value in doubt at WeChat at once, without the overlap. Whoever reads while it is under way waits for it, but not for longer
+    /// than WeChat usually takes: while it does not answer, the value is all there is.
     fn withhold_doubtful(&self, claim: &Claim) {
-        let key = &claim.token.key;
-        if claim.trigger == Trigger::Recovery
+        if claim.token.in_doubt
             && claim.call == CallKind::Mint
-            && claim.token.mode == Mode::Plain
-            && let Ok(held) = self.held(key)
+            && let Ok(held) = self.held(&claim.token.key)
         {
-            held.withhold(self.clock.now().plus(self.policy.patience()));
+            held.withhold(self.clock.now().plus(LONGEST_WITHHELD));
         }
     }
 
-    async fn mint(
-        &self,
-        claim: &Claim,
-        credentials: &crate::store::account::Credentials,
-    ) -> Result<Option<Answer>, CallError> {
+    async fn mint(&self, claim: &Claim, secret: &AppSecret) -> Result<Answer, CallError> {
         let appid = &claim.token.key.appid;
         // The claim was counted against the budget of the mode that it saw; that mode is the one to use.
         match claim.token.mode {
-            Mode::Stable => {
-                self.wechat.stable_token(appid, &credentials.secret, claim.call == CallKind::Force).await.map(Some)
-            }
-            Mode::Plain => self.wechat.plain_token(appid, &credentials.secret).await.map(Some),
+            Mode::Stable => self.wechat.stable_token(appid, secret, claim.call == CallKind::Force).await,
+            Mode::Plain => self.wechat.plain_token(appid, secret).await,
         }
     }
 
-    async fn fetch_ticket(
-        self: &Arc<Self>,
-        claim: &Claim,
-        access_token: TokenValue,
-    ) -> Result<Option<Answer>, CallError> {
-        let result = self.wechat.ticket(&access_token, claim.token.key.token_type).await;
+    async fn fetch_ticket(self: &Arc<Self>, claim: &Claim, access_token: &TokenValue) -> Result<Answer, CallError> {
+        let result = self.wechat.ticket(access_token, claim.token.key.token_type).await;
         if result.as_ref().is_err_and(CallError::token_refused) {
-            self.repair_for_ticket(&claim.token.key, &access_token);
+            self.repair_for_ticket(&claim.token.key, access_token);
         }
-        result.map(Some)
+        result
     }
 
     fn taken(&self, answer: Option<Answer>) -> CallResult {
@@ -161,11 +177,17 @@ impl Refresher {
         }
     }
 
-    /// The access token to fetch a ticket with, or when to look again. The settle that brings an access token wakes the ticket before that.
-    fn access_token(&self, ticket: &TokenKey, now: Timestamp) -> Result<TokenValue, Timestamp> {
-        let live = self.live.account(ticket.appid.as_str()).and_then(|account| account.token(TokenType::AccessToken));
-        let held = live.as_ref().and_then(|live| live.token.valid(now));
-        held.map(|value| value.text.clone()).ok_or(now.plus(Duration::from_mins(1)))
+    /// The access token to fetch a ticket with, if there is a valid one: in memory, or in the database, where another instance may just have
+    /// put it.
+    async fn access_token(&self, ticket: &TokenKey, now: Timestamp) -> Result<Option<TokenValue>, StoreError> {
+        let key = TokenKey::new(ticket.appid.clone(), TokenType::AccessToken);
+        if let Ok(held) = self.held(&key)
+            && let Some(value) = held.token.valid(now)
+        {
+            return Ok(Some(value.text.clone()));
+        }
+        let stored = self.store.token(&key).await?;
+        Ok(stored.as_ref().and_then(|token| token.valid(now)).map(|value| value.text.clone()))
     }
 
     async fn give_back(&self, claim: &Claim, again: Timestamp, reason: RefreshError) -> Result<Made, RefreshError> {
@@ -177,8 +199,8 @@ impl Refresher {
     async fn settle(&self, claim: &Claim, call: &EndedCall) -> Result<Option<Settled>, RefreshError> {
         let mut attempt = 0;
         loop {
-            let lease = self.policy.lease();
-            match self.store.settle(claim, call, self.policy.ahead, lease, rand::random()).await {
+            let terms = Terms { ahead: self.policy.ahead, lease: self.policy.lease(), roll: rand::random() };
+            match self.store.settle(claim, call, terms, self.clock.now()).await {
                 Err(error) if error.is_unavailable() => {
                     if attempt == 0 {
                         tracing::error!(
@@ -212,7 +234,10 @@ impl Refresher {
         if minted && claim.token.mode == Mode::Plain {
             let refresher = Arc::clone(self);
             self.tasks.spawn(async move {
-                if let Err(error) = refresher.mint_again(&key).await {
+                // An account that was removed meanwhile needs no token.
+                if let Err(error) = refresher.mint_again(&key).await
+                    && !matches!(error, RefreshError::NotKept)
+                {
                     tracing::error!(error = &error as &dyn std::error::Error, "the {key} could not be verified");
                 }
             });
@@ -228,7 +253,14 @@ impl Refresher {
 fn unreadable_secret(now: Timestamp) -> EndedCall {
     let errmsg = "the stored AppSecret does not open; enter it again".to_owned();
     let class = FailureClass::NeedsHuman;
-    let failure = Failure { class, errcode: None, errmsg, wait_at_least: Duration::ZERO, until_midnight: false };
+    let failure = Failure {
+        class,
+        errcode: None,
+        errmsg,
+        wait_at_least: Duration::ZERO,
+        until_midnight: false,
+        maybe_done: false,
+    };
     EndedCall { sent_at: now, ended_at: now, result: CallResult::Failed(failure) }
 }
 

@@ -35,6 +35,9 @@ pub enum RefreshError {
     /// The answer came after somebody newer had claimed the token.
     #[error("somebody else refreshed the token meanwhile")]
     Superseded,
+    /// WeChat refused the token and then named the same one again.
+    #[error("WeChat refused the token and gave no other")]
+    NotReplaced,
     /// A ticket needs a valid access token first.
     #[error("there is no valid access token to fetch the ticket with")]
     NoAccessToken,

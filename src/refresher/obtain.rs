@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{LastFailure, RefreshError, Refreshed, Refresher};
 use crate::domain::account::{AppId, Mode, TokenType};
-use crate::domain::refresh::{CallKind, Trigger};
+use crate::domain::refresh::{CallKind, Outcome, Trigger};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 use crate::live::LiveToken;
@@ -17,6 +17,10 @@ use crate::store::lease::{Attempt, Seen, Wish};
 
 /// How often to look whether somebody else's call has been settled.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// How long a reader for whom there is a valid token waits for a better one. WeChat answers in 50 to 700 ms.
+const LONGEST_WAIT_FOR_BETTER: Duration = Duration::from_millis(1_100);
+/// The least time between a call and the next one that somebody orders.
+const BETWEEN_ORDERS: Duration = Duration::from_secs(1);
 
 /// One wish for a refresh, by which several callers with the same wish share a call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,21 +48,26 @@ impl Refresher {
         let now = self.clock.now();
         let held = self.held(key)?;
         match held.servable(now) {
-            Some(_) if !wants_more(&held.token, min_ttl, now) => Ok(held),
-            Some(_) => {
-                // A reader who holds a valid token is not failed because a longer one could not be had.
-                let order = Order { key: key.clone(), call: ordinary(key), trigger: Trigger::FirstUse };
-                let _ = self.order(order).await;
-                self.held(key)
-            }
-            None => {
-                let refresher = Arc::clone(self);
-                let work = || refresher.first_use(key.clone());
-                let token = self.first_uses.join(key.clone(), &self.tasks, work).await?;
-                self.live.publish_token(token);
-                self.held(key)
-            }
+            Some(_) if !wants_more(&held.token, min_ttl, now) => return Ok(held),
+            Some(_) => briefly(self.renew(key, held.token.version)).await,
+            None if held.token.valid(now).is_some() => briefly(self.first_value(key)).await,
+            None => self.first_value(key).await?,
         }
+        self.held(key)
+    }
+
+    /// Refreshes a valid token for a reader who needs more time, unless somebody else has done so meanwhile.
+    async fn renew(self: &Arc<Self>, key: &TokenKey, version: i64) -> Result<(), RefreshError> {
+        let order = Order { key: key.clone(), call: ordinary(key), trigger: Trigger::FirstUse };
+        self.order(order, Seen::Version(version)).await.map(drop)
+    }
+
+    async fn first_value(self: &Arc<Self>, key: &TokenKey) -> Result<(), RefreshError> {
+        let refresher = Arc::clone(self);
+        let work = || refresher.first_use(key.clone());
+        let token = self.first_uses.join(key.clone(), &self.tasks, work).await?;
+        self.live.publish_token(token);
+        Ok(())
     }
 
     /// Boxed, because the first use of a ticket is also one of its access token.
@@ -98,7 +107,7 @@ impl Refresher {
         let held = self.held(key)?;
         let forced = force && held.token.mode == Mode::Stable && !key.token_type.is_ticket();
         let call = if forced { CallKind::Force } else { ordinary(key) };
-        self.order(Order { key: key.clone(), call, trigger: Trigger::Manual }).await
+        self.order(Order { key: key.clone(), call, trigger: Trigger::Manual }, Seen::Anything).await
     }
 
     /// Finds out with one call whether an account's credentials work: in stable mode, and where there is no valid token, by asking for the
@@ -108,17 +117,35 @@ impl Refresher {
         let held = self.held(&key)?;
         let probe = held.token.mode == Mode::Plain && held.token.valid(self.clock.now()).is_some();
         let call = if probe { CallKind::Probe } else { CallKind::Mint };
-        self.order(Order { key, call, trigger: Trigger::Manual }).await
+        self.order(Order { key, call, trigger: Trigger::Manual }, Seen::Anything).await
     }
 
-    async fn order(self: &Arc<Self>, order: Order) -> Result<Refreshed, RefreshError> {
+    async fn order(self: &Arc<Self>, order: Order, seen: Seen) -> Result<Refreshed, RefreshError> {
         let refresher = Arc::clone(self);
         let Order { key, call, trigger } = order.clone();
         let work = || async move {
-            let claim = refresher.claim_patiently(&key, call, trigger).await?;
-            refresher.carry_out(claim).await
+            refresher.keep_pace(&key).await?;
+            let claim = match refresher.claim_or_follow(&key, call, trigger, seen).await? {
+                Won::Claim(claim) => claim,
+                Won::Token(token) => {
+                    refresher.live.publish_token(*token);
+                    return Err(RefreshError::Superseded);
+                }
+            };
+            let refreshed = refresher.carry_out(*claim).await?;
+            match (refreshed.outcome, &refreshed.call.error) {
+                (Outcome::Failure, None) => Err(RefreshError::SecretUnreadable),
+                _ => Ok(refreshed),
+            }
         };
         self.refreshes.join(order, &self.tasks, work).await
+    }
+
+    /// Waits until a second has passed since the last call for this token, so that orders in a loop stay far below WeChat's daily limits.
+    async fn keep_pace(&self, key: &TokenKey) -> Result<(), RefreshError> {
+        let next = self.held(key)?.token.record.last_call_at.plus(BETWEEN_ORDERS);
+        tokio::time::sleep(next.since(self.clock.now()).min(BETWEEN_ORDERS)).await;
+        Ok(())
     }
 
     /// Claims a token, waiting while somebody else's call is under way.
@@ -171,6 +198,11 @@ fn ordinary(key: &TokenKey) -> CallKind {
     if key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Mint }
 }
 
+/// Waits for `work`, but not for long; a reader for whom there is a valid token is not failed because a better one could not be had.
+async fn briefly(work: impl Future<Output = Result<(), RefreshError>>) {
+    let _ = tokio::time::timeout(LONGEST_WAIT_FOR_BETTER, work).await;
+}
+
 fn wants_more(token: &Token, min_ttl: Duration, now: Timestamp) -> bool {
     let Some(value) = &token.value else {
         return true;
@@ -180,16 +212,21 @@ fn wants_more(token: &Token, min_ttl: Duration, now: Timestamp) -> bool {
     let pause = (value.life.length() / 120).max(Duration::from_secs(1));
     let stable = token.mode == Mode::Stable && !token.key.token_type.is_ticket();
     let obtainable = !stable || left <= Duration::from_mins(5);
-    left < wanted && obtainable && now >= token.record.last_call_at.plus(pause)
+    let backing_off = token.record.failures > 0 && now < token.refresh_at;
+    left < wanted && obtainable && !backing_off && now >= token.record.last_call_at.plus(pause)
+}
+
+/// What the last call for a token asked, which decides what its code means.
+pub(crate) fn last_call(token: &Token) -> CallKind {
+    match token.record.last_outcome {
+        Some(Outcome::ForeignRefresh | Outcome::Refused | Outcome::StillValid) => CallKind::Probe,
+        _ => ordinary(&token.key),
+    }
 }
 
 fn last_failure(token: &Token) -> LastFailure {
-    let call = match token.key.token_type {
-        TokenType::AccessToken => CallKind::Mint,
-        TokenType::JsapiTicket | TokenType::WxCardTicket => CallKind::Ticket,
-    };
     LastFailure {
-        call,
+        call: last_call(token),
         errcode: token.record.last_errcode,
         errmsg: token.record.last_errmsg.clone().unwrap_or_default(),
         retry_at: token.refresh_at,

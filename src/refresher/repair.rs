@@ -98,7 +98,10 @@ impl Refresher {
                 return verdict;
             }
             let verdict = refresher.examine(&reported, version, trigger).await;
-            refresher.remember(reported, version, verdict.clone());
+            // What went wrong on our side says nothing about the token, and may be over with the next report.
+            if matches!(verdict, Ok(_) | Err(RefreshError::Call(_) | RefreshError::Exhausted(_))) {
+                refresher.remember(reported, version, verdict.clone());
+            }
             verdict
         };
         self.repairs.join(key.clone(), &self.tasks, work).await
@@ -126,7 +129,8 @@ impl Refresher {
             (Outcome::StillValid, ..) => Ok(Verdict::StillValid),
             // Nothing but a forced refresh would have brought another value, and there is none left.
             (_, _, Some(exhausted)) => Err(RefreshError::Exhausted(exhausted)),
-            (Outcome::Unchanged, ..) => Ok(Verdict::StillValid),
+            (Outcome::Unchanged, ..) if key.token_type.is_ticket() => Ok(Verdict::StillValid),
+            (Outcome::Unchanged, ..) => Err(RefreshError::NotReplaced),
             (_, Some(error), _) => Err(RefreshError::Call(error)),
             (_, None, None) => Err(RefreshError::SecretUnreadable),
         }

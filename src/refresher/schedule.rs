@@ -49,7 +49,8 @@ impl Refresher {
         for claim in healthy {
             self.start(claim, None);
         }
-        let room = self.calls.available_permits().min(self.failing.available_permits());
+        // The tasks just started may not have taken their permits yet.
+        let room = self.calls.available_permits().saturating_sub(claimed).min(self.failing.available_permits());
         let failing = self.claim(Due::Failing, room).await?;
         let claimed = claimed + failing.len();
         for claim in failing {

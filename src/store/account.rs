@@ -23,15 +23,6 @@ pub struct AccountChange {
     pub revision: i64,
 }
 
-/// What a call to WeChat for an account needs.
-#[derive(Debug)]
-pub struct Credentials {
-    /// Which endpoint to use.
-    pub mode: Mode,
-    /// The AppSecret.
-    pub secret: AppSecret,
-}
-
 #[derive(FromRow)]
 struct AccountRow {
     appid: String,
@@ -254,14 +245,13 @@ impl Store {
         Ok(Some(AccountChange { account: found.account, removed: true, revision }))
     }
 
-    /// The mode and AppSecret of an account; `None` when there is no such account.
-    pub async fn credentials(&self, appid: &AppId) -> Result<Option<Credentials>, StoreError> {
-        let sql = "SELECT mode, secret_sealed FROM wx_account WHERE appid = ? AND removed_at IS NULL";
-        let row: Option<(String, Option<String>)> = self.db.fetch_optional(sql, bind![appid.as_str()]).await?;
-        let Some((mode, Some(sealed))) = row else {
+    /// The AppSecret of an account; `None` when there is no such account.
+    pub async fn app_secret(&self, appid: &AppId) -> Result<Option<AppSecret>, StoreError> {
+        let sql = "SELECT secret_sealed FROM wx_account WHERE appid = ? AND removed_at IS NULL";
+        let row: Option<(Option<String>,)> = self.db.fetch_optional(sql, bind![appid.as_str()]).await?;
+        let Some((Some(sealed),)) = row else {
             return Ok(None);
         };
-        let mode = Mode::parse(&mode).map_err(|_| StoreError::corrupt("wx_account", "mode", appid))?;
         let opened = self.sealer.open(secret_place(appid), &sealed).map_err(|source| StoreError::Sealed {
             table: "wx_account",
             column: "secret_sealed",
@@ -269,8 +259,7 @@ impl Store {
             source,
         })?;
         let secret = AppSecret::parse(opened.expose_secret());
-        let secret = secret.map_err(|_| StoreError::corrupt("wx_account", "secret_sealed", appid))?;
-        Ok(Some(Credentials { mode, secret }))
+        secret.map(Some).map_err(|_| StoreError::corrupt("wx_account", "secret_sealed", appid))
     }
 
     /// Accounts changed at or after `since`, removed ones too. Rows that do not read are reported one by one.

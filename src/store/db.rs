@@ -355,7 +355,7 @@ pub(super) fn kind_of(error: &sqlx::Error) -> FailureKind {
     if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
         return match error.number() {
             1205 | 1213 => FailureKind::Conflict,
-            1021 | 1040 | 1053 | 1114 | 1203 | 1290 | 1792 => FailureKind::Unavailable,
+            1021 | 1040 | 1053 | 1927 | 1114 | 1203 | 1290 | 1792 => FailureKind::Unavailable,
             _ => FailureKind::Other,
         };
     }
@@ -370,7 +370,9 @@ pub(super) fn kind_of(error: &sqlx::Error) -> FailureKind {
     }
     match &*code {
         "40001" | "40P01" | "55P03" => FailureKind::Conflict,
-        "25006" | "25P03" | "53100" | "53200" | "53300" | "57P01" | "57P02" | "57P03" => FailureKind::Unavailable,
+        "25006" | "25P03" | "57014" => FailureKind::Unavailable,
+        // Connection exceptions, insufficient resources, operator intervention, system errors.
+        code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => FailureKind::Unavailable,
         _ => FailureKind::Other,
     }
 }

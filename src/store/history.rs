@@ -141,9 +141,25 @@ impl TryFrom<RefreshRow> for Refresh {
 }
 
 impl Refresh {
-    /// An identifier for a row that starts at `now`.
-    pub(super) fn new_id(now: Timestamp) -> String {
-        new_id(now)
+    /// A row for a claim of which nothing more is known.
+    pub(super) fn lost(key: TokenKey, call: CallKind, trigger: Trigger, started_at: Timestamp) -> Self {
+        Self {
+            id: new_id(started_at),
+            appid: key.appid,
+            token_type: key.token_type,
+            generation: 0,
+            call,
+            trigger,
+            outcome: Outcome::Lost,
+            errcode: None,
+            errmsg: None,
+            started_at,
+            duration_ms: None,
+            expires_in: None,
+            fingerprint: None,
+            version: 0,
+            instance: String::new(),
+        }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::db::{Tx, bind};
-use super::history::{self, Refresh};
+use super::history;
 use super::token::{TABLE, TokenRow, budget_limit, select};
 use super::{Store, StoreError, retrying};
 use crate::domain::account::Mode;
 use crate::domain::budget::Exhausted;
-use crate::domain::refresh::{CallKind, Outcome, Trigger};
+use crate::domain::refresh::{CallKind, Trigger};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 
@@ -157,7 +157,7 @@ impl Store {
         lease: Duration,
         now: Timestamp,
     ) -> Result<Attempt, StoreError> {
-        let lost = row.unsettled()?;
+        let lost = row.lost()?;
         let token = row.into_token(&self.sealer)?;
         // The tokens of a disabled account are never due, and an order that came just before it was disabled must not make them so.
         if !token.kept || token.refresh_at == Timestamp::NEVER {
@@ -181,13 +181,13 @@ impl Store {
                 return Ok(Attempt::Exhausted(exhausted));
             }
         };
+        let mut token = Token { spent, ..token };
         if let Some(lost) = lost {
-            let (started_at, call, trigger) = (lost.claimed_at, lost.call, lost.trigger);
-            let row = Refresh { instance: lost.instance, ..blank_row(&token, call, trigger, started_at) };
-            history::append(tx, &row).await?;
+            token.in_doubt |= token.mode == Mode::Plain && lost.call == CallKind::Mint;
+            history::append(tx, &lost).await?;
         }
-        let claim =
-            Claim { generation: token.generation + 1, token: Token { spent, ..token }, call, trigger, claimed_at: now };
+        let generation = token.generation + 1;
+        let claim = Claim { token, call, trigger, generation, claimed_at: now, follows_failure: false };
         self.write_lease(tx, &claim, lease).await?;
         Ok(Attempt::Claimed(Box::new(claim)))
     }
@@ -197,7 +197,7 @@ impl Store {
         let (token, now) = (&claim.token, claim.claimed_at);
         let sql = "UPDATE wx_token SET generation = ?, leased_by = ?, leased_until = ?, leased_at = ?, \
                    lease_trigger = ?, lease_call = ?, refresh_at = ?, budget_day = ?, calls_today = ?, \
-                   forced_today = ?, plain_today = ?, forced_at = ?, budget_limit = ? \
+                   forced_today = ?, plain_today = ?, forced_at = ?, budget_limit = ?, in_doubt = ? \
                    WHERE appid = ? AND token_type = ? AND generation = ?";
         let values = bind![
             claim.generation,
@@ -213,6 +213,7 @@ impl Store {
             token.spent.plain,
             token.spent.forced_at,
             budget_limit(token.mode, &self.limits),
+            token.in_doubt,
             token.key.appid.as_str(),
             token.key.token_type.as_str(),
             claim.generation - 1,
@@ -283,27 +284,6 @@ async fn put_off_unreadable(
     let message = "the stored token does not read; remove the account and register it again";
     let values = bind![now.plus(UNREADABLE_PAUSE), message, now, appid, token_type];
     tx.execute(sql, values).await.map(drop)
-}
-
-/// A history row for a claim of which nothing more is known: lost.
-pub(super) fn blank_row(token: &Token, call: CallKind, trigger: Trigger, started_at: Timestamp) -> Refresh {
-    Refresh {
-        id: Refresh::new_id(started_at),
-        appid: token.key.appid.clone(),
-        token_type: token.key.token_type,
-        generation: token.generation,
-        call,
-        trigger,
-        outcome: Outcome::Lost,
-        errcode: None,
-        errmsg: None,
-        started_at,
-        duration_ms: None,
-        expires_in: None,
-        fingerprint: token.value.as_ref().map(|value| value.fingerprint.clone()),
-        version: token.version,
-        instance: String::new(),
-    }
 }
 
 /// The row is locked and was just read, so anything but one changed row is a defect.

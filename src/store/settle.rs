@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::db::{Tx, bind};
 use super::history::{self, Refresh};
-use super::lease::{blank_row, expect_one, lock_row};
+use super::lease::{expect_one, lock_row};
 use super::token::TABLE;
 use super::{Store, StoreError, retrying};
 use crate::domain::account::{Mode, TokenType};
 use crate::domain::budget::Exhausted;
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
-use crate::domain::settlement::{CallResult, EndedCall, settle};
+use crate::domain::settlement::{CallResult, EndedCall, Follow, settle};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 use crate::seal::Place;
@@ -29,28 +29,37 @@ pub struct Settled {
     pub exhausted: Option<Exhausted>,
 }
 
+/// How to settle.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// The longest lead before a token's expiry.
+    pub ahead: Duration,
+    /// The lease for a call that must follow.
+    pub lease: Duration,
+    /// Random, in `0.0..1.0`.
+    pub roll: f64,
+}
+
 impl Store {
     /// Stores what came of a call: the token's new state and its history row, or only the row when somebody newer owns the token.
     ///
-    /// `None` when the answer came too late. `ahead` and `roll` as in [`settle`]; `lease` is for a call that must follow.
+    /// `None` when the answer came too late. `now` is the time of this attempt, which may be long after the call.
     pub async fn settle(
         &self,
         claim: &Claim,
         call: &EndedCall,
-        ahead: Duration,
-        lease: Duration,
-        roll: f64,
+        terms: Terms,
+        now: Timestamp,
     ) -> Result<Option<Settled>, StoreError> {
-        retrying!(self.try_settle(claim, call, ahead, lease, roll))
+        retrying!(self.try_settle(claim, call, terms, now))
     }
 
     async fn try_settle(
         &self,
         claim: &Claim,
         call: &EndedCall,
-        ahead: Duration,
-        lease: Duration,
-        roll: f64,
+        terms: Terms,
+        now: Timestamp,
     ) -> Result<Option<Settled>, StoreError> {
         let mut tx = self.db.begin().await?;
         let row = lock_row(&mut tx, &claim.token.key).await?;
@@ -67,48 +76,42 @@ impl Store {
             let outcome = history::outcome_of(&mut tx, &claim.token.key, claim.generation).await?;
             return Ok(outcome.map(|outcome| Settled { token: present, outcome, next: None, exhausted: None }));
         }
-        let settlement = settle(&present, claim, call, ahead, roll);
+        let settlement = settle(&present, claim, call, terms.ahead, terms.roll);
         let mut token = settlement.token;
         history::append(&mut tx, &self.history_row(claim, call, settlement.outcome, &token)).await?;
-        self.write_token(&mut tx, &token, call.ended_at).await?;
+        self.write_token(&mut tx, &token, now).await?;
         if settlement.outcome == Outcome::Success && token.key.token_type == TokenType::AccessToken {
-            wake_tickets(&mut tx, &token.key, call.ended_at).await?;
+            wake_tickets(&mut tx, &token.key, now).await?;
         }
-        let (mut next, mut exhausted) = (None, None);
-        if settlement.replace_now {
-            (next, exhausted) = self.lease_replacement(&mut tx, &token, claim.trigger, lease, call.ended_at).await?;
-            if let Some(next) = &next {
-                token.generation = next.generation;
-            }
+        let (next, exhausted) = match settlement.follow {
+            Follow::Nothing => (None, None),
+            Follow::Probe => (Some(follow_up(&token, CallKind::Probe, claim.trigger, now)), None),
+            Follow::Replace => self.replacement(&token, claim.trigger, now),
+        };
+        if let Some(next) = &next {
+            self.write_lease(&mut tx, next, terms.lease).await?;
+            token.generation = next.generation;
         }
         tx.commit().await?;
         Ok(Some(Settled { token, outcome: settlement.outcome, next, exhausted }))
     }
 
-    /// Claims the call that replaces a dead token: a forced refresh in stable mode, or an ordinary one, which brings what somebody else
-    /// forced, when the budget for forced ones is spent; a mint in plain mode, if the budget allows one.
-    async fn lease_replacement(
-        &self,
-        tx: &mut Tx,
-        token: &Token,
-        trigger: Trigger,
-        lease: Duration,
-        now: Timestamp,
-    ) -> Result<(Option<Claim>, Option<Exhausted>), StoreError> {
-        let spend = |call| token.spent.spend(call, token.mode, &self.limits, now);
-        let (call, spent, exhausted) = match (spend(CallKind::Force), token.mode) {
-            (Ok(spent), Mode::Stable) => (CallKind::Force, spent, None),
-            (Ok(spent), Mode::Plain) => (CallKind::Mint, spent, None),
-            (Err(exhausted), Mode::Plain) => return Ok((None, Some(exhausted))),
-            (Err(exhausted), Mode::Stable) => match spend(CallKind::Mint) {
-                Ok(spent) => (CallKind::Mint, spent, Some(exhausted)),
-                Err(_) => return Ok((None, Some(exhausted))),
-            },
+    /// The call that replaces a dead token: a forced refresh in stable mode, or an ordinary one, which brings what somebody else forced, when the
+    /// budget for forced ones is spent; a mint in plain mode, if the budget allows one.
+    fn replacement(&self, token: &Token, trigger: Trigger, now: Timestamp) -> (Option<Claim>, Option<Exhausted>) {
+        let claim = |call| {
+            let spent = token.spent.spend(call, token.mode, &self.limits, now)?;
+            Ok(follow_up(&Token { spent, ..token.clone() }, call, trigger, now))
         };
-        let token = Token { spent, ..token.clone() };
-        let claim = Claim { generation: token.generation + 1, token, call, trigger, claimed_at: now };
-        self.write_lease(tx, &claim, lease).await?;
-        Ok((Some(claim), exhausted))
+        match token.mode {
+            Mode::Plain => {
+                claim(CallKind::Mint).map_or_else(|exhausted| (None, Some(exhausted)), |claim| (Some(claim), None))
+            }
+            Mode::Stable => match claim(CallKind::Force) {
+                Ok(claim) => (Some(claim), None),
+                Err(exhausted) => (claim(CallKind::Mint).ok(), Some(exhausted)),
+            },
+        }
     }
 
     async fn write_token(&self, tx: &mut Tx, token: &Token, now: Timestamp) -> Result<(), StoreError> {
@@ -127,7 +130,7 @@ impl Store {
         let previous_sealed = previous.map(|text| sealed("previous_sealed", text.expose())).transpose()?;
         let record = &token.record;
         let sql = "UPDATE wx_token SET value_sealed = ?, fingerprint = ?, obtained_at = ?, expires_at = ?, \
-                   previous_sealed = ?, version = ?, revision = ?, refresh_at = ?, leased_until = 0, leased_by = NULL, \
+                   previous_sealed = ?, in_doubt = ?, version = ?, revision = ?, refresh_at = ?, leased_until = 0, leased_by = NULL, \
                    failures = ?, last_success_at = ?, last_call_at = ?, last_outcome = ?, last_trigger = ?, \
                    last_errcode = ?, last_errmsg = ?, changed_at = ? \
                    WHERE appid = ? AND token_type = ? AND generation = ?";
@@ -137,6 +140,7 @@ impl Store {
             value.map_or(Timestamp::ZERO, |value| value.life.since),
             value.map_or(Timestamp::ZERO, |value| value.life.until),
             previous_sealed.as_deref(),
+            token.in_doubt,
             token.version,
             token.revision,
             token.refresh_at,
@@ -163,7 +167,8 @@ impl Store {
             duration_ms: i64::try_from(duration).ok(),
             version: after.version,
             instance: self.instance.clone(),
-            ..blank_row(&claim.token, claim.call, claim.trigger, call.sent_at)
+            fingerprint: claim.token.value.as_ref().map(|value| value.fingerprint.clone()),
+            ..Refresh::lost(claim.token.key.clone(), claim.call, claim.trigger, call.sent_at)
         };
         match &call.result {
             CallResult::Value { fingerprint, expires_in, .. } => {
@@ -180,10 +185,16 @@ impl Store {
     }
 }
 
+/// The claim for a call that follows another at once. A probe that follows comes after a mint that failed.
+fn follow_up(token: &Token, call: CallKind, trigger: Trigger, now: Timestamp) -> Claim {
+    let generation = token.generation + 1;
+    Claim { token: token.clone(), call, trigger, generation, claimed_at: now, follows_failure: call == CallKind::Probe }
+}
+
 /// Tickets that were waiting for an access token are due now; one that is being put back for want of it too, so that it is not put off.
 async fn wake_tickets(tx: &mut Tx, key: &TokenKey, now: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE wx_token SET refresh_at = ? WHERE appid = ? AND token_type <> ? AND kept = ? \
-               AND value_sealed IS NULL AND failures = 0 AND refresh_at < ?";
+               AND expires_at <= ? AND failures = 0 AND refresh_at < ?";
     let own = key.token_type.as_str();
-    tx.execute(sql, bind![now, key.appid.as_str(), own, true, Timestamp::NEVER]).await.map(drop)
+    tx.execute(sql, bind![now, key.appid.as_str(), own, true, now, Timestamp::NEVER]).await.map(drop)
 }

@@ -4,6 +4,7 @@ use secrecy::ExposeSecret;
 use sqlx::FromRow;
 
 use super::db::{Tx, bind};
+use super::history::{self, Refresh};
 use super::{Store, StoreError};
 use crate::domain::account::{Account, AppId, Mode, TokenType};
 use crate::domain::budget::{Limits, Spent};
@@ -21,7 +22,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT appid, token_type, mode, kept, value_sealed, fingerprint, obtained_at, expires_at, previous_sealed, \
-             version, generation, revision, refresh_at, leased_until, leased_by, leased_at, lease_trigger, lease_call, \
+             in_doubt, version, generation, revision, refresh_at, leased_until, leased_by, leased_at, lease_trigger, lease_call, \
              failures, last_success_at, last_call_at, last_outcome, last_trigger, last_errcode, last_errmsg, \
              budget_day, calls_today, forced_today, plain_today, forced_at FROM wx_token ",
             $rest
@@ -44,6 +45,7 @@ pub(super) struct TokenRow {
     obtained_at: i64,
     expires_at: i64,
     previous_sealed: Option<String>,
+    in_doubt: bool,
     version: i64,
     pub(super) generation: i64,
     revision: i64,
@@ -67,14 +69,6 @@ pub(super) struct TokenRow {
     forced_at: i64,
 }
 
-/// An earlier claim that nobody settled.
-pub(super) struct UnsettledClaim {
-    pub(super) instance: String,
-    pub(super) claimed_at: Timestamp,
-    pub(super) trigger: Trigger,
-    pub(super) call: CallKind,
-}
-
 impl TokenRow {
     fn row(&self) -> String {
         format!("({}, {})", self.appid, self.token_type)
@@ -84,18 +78,24 @@ impl TokenRow {
         StoreError::corrupt(TABLE, column, &self.row())
     }
 
-    pub(super) fn unsettled(&self) -> Result<Option<UnsettledClaim>, StoreError> {
+    fn key(&self) -> Result<TokenKey, StoreError> {
+        let appid = AppId::parse(&self.appid).map_err(|_| self.corrupt("appid"))?;
+        let token_type = TokenType::parse(&self.token_type).ok_or_else(|| self.corrupt("token_type"))?;
+        Ok(TokenKey::new(appid, token_type))
+    }
+
+    /// The history row of an earlier claim that nobody settled, if there is one.
+    pub(super) fn lost(&self) -> Result<Option<Refresh>, StoreError> {
         let Some(instance) = self.leased_by.clone() else {
             return Ok(None);
         };
         let trigger = self.lease_trigger.as_deref().and_then(Trigger::parse);
         let call = self.lease_call.as_deref().and_then(CallKind::parse);
-        Ok(Some(UnsettledClaim {
-            instance,
-            claimed_at: Timestamp::from_millis(self.leased_at),
-            trigger: trigger.ok_or_else(|| self.corrupt("lease_trigger"))?,
-            call: call.ok_or_else(|| self.corrupt("lease_call"))?,
-        }))
+        let call = call.ok_or_else(|| self.corrupt("lease_call"))?;
+        let trigger = trigger.ok_or_else(|| self.corrupt("lease_trigger"))?;
+        let lost = Refresh::lost(self.key()?, call, trigger, Timestamp::from_millis(self.leased_at));
+        let (generation, version, fingerprint) = (self.generation, self.version, self.fingerprint.clone());
+        Ok(Some(Refresh { generation, fingerprint, version, instance, ..lost }))
     }
 
     fn open(&self, sealer: &Sealer, column: &'static str, sealed: &str) -> Result<TokenValue, StoreError> {
@@ -149,15 +149,14 @@ impl TokenRow {
 
     /// The row as the rest of the program knows it, its values opened.
     pub(super) fn into_token(self, sealer: &Sealer) -> Result<Token, StoreError> {
-        let appid = AppId::parse(&self.appid).map_err(|_| self.corrupt("appid"))?;
-        let token_type = TokenType::parse(&self.token_type).ok_or_else(|| self.corrupt("token_type"))?;
         let previous = self.previous_sealed.as_deref();
         Ok(Token {
-            key: TokenKey::new(appid, token_type),
+            key: self.key()?,
             mode: Mode::parse(&self.mode).map_err(|_| self.corrupt("mode"))?,
             kept: self.kept,
             value: self.value(sealer)?,
             previous: previous.map(|sealed| self.open(sealer, "previous_sealed", sealed)).transpose()?,
+            in_doubt: self.in_doubt,
             version: self.version,
             generation: self.generation,
             refresh_at: Timestamp::from_millis(self.refresh_at),
@@ -247,14 +246,21 @@ pub(super) async fn drop_tokens(tx: &mut Tx, appid: &str, now: Timestamp) -> Res
     Ok(())
 }
 
-/// Empties a token that is no longer kept. The row stays and its generation goes on, so that a call in flight is fenced off.
+/// Empties a token that is no longer kept. The row stays and its generation goes on, so that a call in flight is fenced off; its answer will
+/// find the history row that is written here for it.
 async fn drop_token(tx: &mut Tx, appid: &str, token_type: TokenType, now: Timestamp) -> Result<(), StoreError> {
+    let select = select!("WHERE appid = ? AND token_type = ? AND kept = ? {for_update}");
+    let row: Option<TokenRow> = tx.fetch_optional(select, bind![appid, token_type.as_str(), true]).await?;
+    // A row that does not read must not keep its account from being removed.
+    if let Some(Ok(Some(lost))) = row.map(|row| row.lost()) {
+        history::append(tx, &lost).await?;
+    }
     let sql = "UPDATE wx_token SET kept = ?, value_sealed = NULL, fingerprint = NULL, previous_sealed = NULL, \
-               obtained_at = 0, expires_at = 0, refresh_at = ?, leased_until = 0, leased_by = NULL, \
+               obtained_at = 0, expires_at = 0, refresh_at = ?, leased_until = 0, leased_by = NULL, in_doubt = ?, \
                lease_trigger = NULL, lease_call = NULL, generation = generation + 1, failures = 0, \
                last_outcome = NULL, last_trigger = NULL, last_errcode = NULL, last_errmsg = NULL, \
                revision = revision + 1, changed_at = ? WHERE appid = ? AND token_type = ? AND kept = ?";
-    let values = bind![false, Timestamp::NEVER, now, appid, token_type.as_str(), true];
+    let values = bind![false, Timestamp::NEVER, false, now, appid, token_type.as_str(), true];
     tx.execute(sql, values).await.map(drop)
 }
 

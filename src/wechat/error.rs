@@ -95,6 +95,7 @@ impl CallError {
                 errmsg: self.to_string(),
                 wait_at_least: Duration::ZERO,
                 until_midnight: false,
+                maybe_done: self.is_open(),
             };
         };
         let entry = errcode::explain(refusal.call, refusal.errcode);
@@ -104,6 +105,7 @@ impl CallError {
             errmsg: refusal.errmsg.clone(),
             wait_at_least: entry.map_or(Duration::ZERO, |entry| entry.wait_at_least),
             until_midnight: entry.is_some_and(|entry| entry.until_midnight),
+            maybe_done: false,
         }
     }
 
@@ -115,6 +117,14 @@ impl CallError {
     /// Nothing was sent: WeChat cannot have processed the call.
     pub const fn is_unsent(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::NotATicket)
+    }
+
+    /// It is open whether WeChat has done what was asked: the request was sent, and no answer came that says no.
+    const fn is_open(&self) -> bool {
+        matches!(
+            self,
+            Self::TimedOut { .. } | Self::Broken | Self::Status(500..) | Self::TooLarge | Self::Unreadable { .. }
+        )
     }
 
     /// The address that WeChat saw the call come from, where it refused the call for that and said so.

@@ -26,6 +26,7 @@ fn token(token_type: TokenType) -> Token {
             fingerprint: "f1".to_owned(),
         }),
         previous: None,
+        in_doubt: false,
         version: 1,
         generation: 1,
         refresh_at: at(6_960),
@@ -38,7 +39,8 @@ fn token(token_type: TokenType) -> Token {
 }
 
 fn claim(token: &Token, call: CallKind, claimed_at: Timestamp) -> Claim {
-    Claim { token: token.clone(), call, trigger: Trigger::Schedule, generation: token.generation + 1, claimed_at }
+    let generation = token.generation + 1;
+    Claim { token: token.clone(), call, trigger: Trigger::Schedule, generation, claimed_at, follows_failure: false }
 }
 
 /// The row as a claim leaves it: due, and leased.
@@ -67,6 +69,7 @@ fn failure(class: FailureClass) -> Failure {
         errmsg: "invalid appsecret".to_owned(),
         wait_at_least: Duration::ZERO,
         until_midnight: false,
+        maybe_done: false,
     }
 }
 
@@ -135,10 +138,10 @@ fn an_edit_during_the_call_is_not_undone_by_its_failure() {
 fn a_probe_tells_a_foreign_refresh_from_a_natural_end() {
     let refused = || CallResult::Refused(failure(FailureClass::Transient));
     let foreign = settled(&token(TokenType::AccessToken), CallKind::Probe, 3_000, refused());
-    assert_eq!((foreign.outcome, foreign.replace_now), (Outcome::ForeignRefresh, true));
+    assert_eq!((foreign.outcome, foreign.follow), (Outcome::ForeignRefresh, Follow::Replace));
     assert!(foreign.token.valid(at(3_001)).is_none(), "a refused value is not handed out");
     let expired = settled(&token(TokenType::AccessToken), CallKind::Probe, 7_300, refused());
-    assert_eq!((expired.outcome, expired.replace_now), (Outcome::Refused, true));
+    assert_eq!((expired.outcome, expired.follow), (Outcome::Refused, Follow::Replace));
 }
 
 #[test]
@@ -149,9 +152,43 @@ fn a_probe_that_was_accepted_or_failed_changes_nothing_but_the_record() {
     ] {
         let before = token(TokenType::AccessToken);
         let after = settled(&before, CallKind::Probe, 3_000, result);
-        assert_eq!((after.outcome, after.replace_now), (outcome, false));
+        assert_eq!((after.outcome, after.follow), (outcome, Follow::Nothing));
         assert_eq!(after.token.refresh_at, before.refresh_at);
         assert_eq!(after.token.value, before.value);
         assert_eq!(after.token.record.failures, 0);
     }
+}
+
+#[test]
+fn a_plain_mint_without_an_answer_puts_the_value_in_doubt_and_has_it_probed() {
+    let plain = Token { mode: Mode::Plain, ..token(TokenType::AccessToken) };
+    let lost = || CallResult::Failed(Failure { maybe_done: true, ..failure(FailureClass::Transient) });
+    let after = settled(&plain, CallKind::Mint, 3_000, lost());
+    assert_eq!((after.token.in_doubt, after.follow), (true, Follow::Probe));
+    let again = after.token.refresh_at;
+    let mut probe = claim(&after.token, CallKind::Probe, at(3_002));
+    probe.follows_failure = true;
+    let refused = ended(3_002, CallResult::Refused(failure(FailureClass::Transient)));
+    let dead = settle(&claimed(&after.token, &probe), &probe, &refused, AHEAD, 0.0);
+    assert_eq!(
+        (dead.outcome, dead.follow),
+        (Outcome::Refused, Follow::Nothing),
+        "our own doing, and the backoff goes on"
+    );
+    assert_eq!(dead.token.refresh_at, again);
+    assert!(dead.token.valid(at(3_003)).is_none());
+    let minted = settled(&dead.token, CallKind::Mint, 3_010, value("three", 7_200));
+    assert!(!minted.token.in_doubt);
+    let stable = settled(&token(TokenType::AccessToken), CallKind::Mint, 3_000, lost());
+    assert_eq!((stable.token.in_doubt, stable.follow), (false, Follow::Nothing));
+}
+
+#[test]
+fn a_disabled_account_is_left_alone() {
+    let token = token(TokenType::AccessToken);
+    let claim = claim(&token, CallKind::Probe, at(3_000));
+    let disabled = Token { refresh_at: Timestamp::NEVER, ..claimed(&token, &claim) };
+    let refused = ended(3_000, CallResult::Refused(failure(FailureClass::Transient)));
+    let after = settle(&disabled, &claim, &refused, AHEAD, 0.0);
+    assert_eq!((after.follow, after.token.refresh_at), (Follow::Nothing, Timestamp::NEVER));
 }

@@ -117,15 +117,18 @@ impl From<RefreshError> for Problem {
                 Self::new(Code::BudgetExhausted, spent(exhausted)).retry(Retry::At(exhausted.until))
             }
             RefreshError::StillBusy => busy("another call for this token is still under way; ask again in a moment"),
+            RefreshError::NotReplaced => {
+                let detail = "WeChat refuses the token and gives no other now; report it again in half a minute";
+                Self::new(Code::RefreshBusy, detail).retry_after(Duration::from_secs(30))
+            }
             RefreshError::Superseded => busy("somebody else has just refreshed this token; ask for it again"),
             RefreshError::NoAccessToken => {
                 Self::new(Code::NoValidToken, "a ticket needs a valid access token first; see the account's health")
                     .retry_after(Duration::from_secs(5))
             }
-            RefreshError::SecretUnreadable => Self::new(
-                Code::SecretUnreadable,
-                "store the AppSecret of this account again; see also `wxtoken doctor`",
-            ),
+            RefreshError::SecretUnreadable => {
+                Self::new(Code::SecretUnreadable, "the stored AppSecret of this account does not open; enter it again")
+            }
             RefreshError::Draining => {
                 Self::new(Code::ShuttingDown, "this instance is shutting down; ask again, or ask another instance")
                     .retry_after(Duration::from_secs(1))
@@ -165,6 +168,7 @@ mod tests {
             ),
             (RefreshError::StillBusy, "refresh_busy", 503),
             (RefreshError::Superseded, "refresh_busy", 503),
+            (RefreshError::NotReplaced, "refresh_busy", 503),
             (RefreshError::NoAccessToken, "no_valid_token", 503),
             (RefreshError::SecretUnreadable, "secret_unreadable", 500),
             (RefreshError::Draining, "shutting_down", 503),

@@ -28,7 +28,8 @@ pub fn sqlite_path(url: &str) -> Option<PathBuf> {
 
 /// Takes the right to write an SQLite file. The lock is on a file of its own, because SQLite uses locks on the database itself.
 fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
+    // However the file is spelled, its lock is the same.
+    let mut name = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
     name.push(".lock");
     let open = || File::options().create(true).truncate(false).write(true).open(&name);
     let file = open().map_err(|source| StoreError::open(&path.display().to_string(), source))?;

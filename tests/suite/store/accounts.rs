@@ -30,8 +30,8 @@ on_every_database! {
         assert_eq!(found, created.account);
         assert_eq!((&found.name, &found.note, found.mode), (&new.name, &new.note, Mode::Plain));
         assert_eq!((found.created_at, found.updated_at, found.enabled), (noon(), noon(), true));
-        let credentials = home.store.credentials(&found.appid).await.expect("they open").expect("they are there");
-        assert_eq!((credentials.secret.expose(), credentials.mode), ("secret-of-wx_1-A", Mode::Plain));
+        let secret = home.store.app_secret(&found.appid).await.expect("they open").expect("they are there");
+        assert_eq!(secret.expose(), "secret-of-wx_1-A");
         for token_type in [ACCESS, JSAPI, CARD] {
             let token = home.token(&key("wx_1-A", token_type)).await;
             assert_eq!((token.refresh_at, token.kept, token.mode, token.version), (noon(), true, Mode::Plain, 0));
@@ -41,7 +41,7 @@ on_every_database! {
     async fn an_account_that_is_not_there_is_none(database: TestDatabase) {
         let home = Home::new(database).await;
         assert!(home.store.account("wx1").await.expect("it reads").is_none());
-        assert!(home.store.credentials(&appid("wx1")).await.expect("it reads").is_none());
+        assert!(home.store.app_secret(&appid("wx1")).await.expect("it reads").is_none());
         assert!(home.store.token(&key("wx1", ACCESS)).await.expect("it reads").is_none());
         let patch = AccountPatch::default();
         assert!(home.store.update_account("wx1", &patch, &actor(), noon()).await.expect("it runs").is_none());
@@ -53,8 +53,8 @@ on_every_database! {
         home.register("wx1", &[ACCESS], noon()).await;
         let again = NewAccount { secret: secret("another"), name: "Again".to_owned(), ..account("wx1") };
         assert!(home.store.create_account(&again, &actor(), after(1)).await.expect("it runs").is_none());
-        let kept = home.store.credentials(&appid("wx1")).await.expect("they open").expect("they are there");
-        assert_eq!(kept.secret.expose(), "secret-of-wx1");
+        let kept = home.store.app_secret(&appid("wx1")).await.expect("they open").expect("they are there");
+        assert_eq!(kept.expose(), "secret-of-wx1");
         assert_eq!(home.store.account("wx1").await.expect("it reads").expect("it is there").name, "Account wx1");
     }
 
@@ -128,8 +128,8 @@ on_every_database! {
         let sealed = change(&home, "wx1", AccountPatch { secret: Some(secret("new-secret")), ..empty() }, after(6)).await;
         assert_eq!(sealed, Account { updated_at: after(6), ..off });
         assert_eq!(home.store.account("wx1").await.expect("it reads"), Some(sealed));
-        let credentials = home.store.credentials(&appid("wx1")).await.expect("they open").expect("they are there");
-        assert_eq!((credentials.secret.expose(), credentials.mode), ("new-secret", Mode::Plain));
+        let secret = home.store.app_secret(&appid("wx1")).await.expect("they open").expect("they are there");
+        assert_eq!(secret.expose(), "new-secret");
     }
 
     async fn changes_are_told_to_the_live_view_and_to_the_audit(database: TestDatabase) {

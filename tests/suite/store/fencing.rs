@@ -3,6 +3,7 @@
 use wxtoken::domain::refresh::{CallKind, Outcome};
 use wxtoken::domain::token::Claim;
 use wxtoken::store::lease::Due;
+use wxtoken::store::settle::Terms;
 
 use super::claims::history;
 use super::fixture::{ACCESS, Home, LEASE, TWO_HOURS, actor, after, failed, key, noon, refused};
@@ -116,7 +117,7 @@ on_every_database! {
                     let claims = store.claim_due(Due::Healthy, 1, lease, after(100_000)).await.expect("the scan runs");
                     for claim in claims {
                         claimed += 1;
-                        store.settle(&claim, &call, lease, lease, 0.0).await.expect("the settle runs");
+                        store.settle(&claim, &call, Terms { ahead: lease, lease, roll: 0.0 }, call.ended_at).await.expect("the settle runs");
                     }
                 }
                 claimed

@@ -16,7 +16,7 @@ use wxtoken::store::audit::Actor;
 use wxtoken::store::db::Db;
 use wxtoken::store::lease::{Attempt, Due, Seen, Wish};
 use wxtoken::store::migrate::bring_up_to_date;
-use wxtoken::store::settle::Settled;
+use wxtoken::store::settle::{Settled, Terms};
 
 use super::raw::Raw;
 use crate::support::database::{Kind, TestDatabase};
@@ -99,7 +99,10 @@ impl Home {
     }
 
     pub(super) async fn settle(&self, claim: &Claim, call: &EndedCall) -> Option<Settled> {
-        self.store.settle(claim, call, AHEAD, LEASE, 0.0).await.expect("the settle runs")
+        self.store
+            .settle(claim, call, Terms { ahead: AHEAD, lease: LEASE, roll: 0.0 }, call.ended_at)
+            .await
+            .expect("the settle runs")
     }
 
     /// Claims a token and gives it this value.
@@ -177,6 +180,7 @@ pub(super) fn failure(errcode: i64, errmsg: &str) -> Failure {
         errmsg: errmsg.to_owned(),
         wait_at_least: Duration::ZERO,
         until_midnight: false,
+        maybe_done: false,
     }
 }
 

@@ -26,7 +26,7 @@ on_every_database! {
         let late = home.claim(&token, CallKind::Mint, after(100)).await;
         remove(&home, after(101)).await;
         assert!(home.store.account("wx1").await.expect("it reads").is_none());
-        assert!(home.store.credentials(&late.token.key.appid).await.expect("it reads").is_none());
+        assert!(home.store.app_secret(&late.token.key.appid).await.expect("it reads").is_none());
         let gone = home.token(&token).await;
         assert_eq!((gone.kept, gone.value, gone.previous, gone.refresh_at), (false, None, None, Timestamp::NEVER));
         assert!(matches!(home.attempt(&token, CallKind::Mint, after(102)).await, Attempt::Absent));

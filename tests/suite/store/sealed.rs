@@ -99,9 +99,9 @@ on_every_database! {
         let mut raw = home.raw().await;
         let moved = raw.one("SELECT secret_sealed FROM wx_account WHERE appid = 'wx2'").await;
         raw.run(&format!("UPDATE wx_account SET secret_sealed = '{moved}' WHERE appid = 'wx1'")).await;
-        let error = home.store.credentials(&appid("wx1")).await.expect_err("it does not open");
+        let error = home.store.app_secret(&appid("wx1")).await.expect_err("it does not open");
         assert!(matches!(error, StoreError::Sealed { source: SealError::Altered, .. }), "{error}");
-        assert!(home.store.credentials(&appid("wx2")).await.is_ok());
+        assert!(home.store.app_secret(&appid("wx2")).await.is_ok());
     }
 
     async fn a_removed_account_leaves_no_secret(database: TestDatabase) {

@@ -77,7 +77,7 @@ on_every_database! {
         home.register("wx2", &[ACCESS], noon()).await;
         let mut raw = home.raw().await;
         raw.run("UPDATE wx_account SET secret_sealed = 'AAAA' WHERE appid = 'wx1'").await;
-        let error = home.store.credentials(&appid("wx1")).await.expect_err("it does not open");
+        let error = home.store.app_secret(&appid("wx1")).await.expect_err("it does not open");
         assert!(matches!(error, StoreError::Sealed { table: "wx_account", column: "secret_sealed", .. }), "{error}");
         raw.run("UPDATE wx_account SET token_types = 'refresh_token' WHERE appid = 'wx1'").await;
         let changes = home.store.accounts_changed_since(noon()).await.expect("the others are told");
