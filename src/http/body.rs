@@ -104,6 +104,10 @@ fn too_large() -> Problem {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde would take the elements of an array for the fields of a struct, in the order in which they are declared.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::new(Code::InvalidRequest, "the body is an array; send an object with named fields"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let refused = |pointer: String, error: &serde_json::Error| {
         if error.is_data() {
@@ -192,6 +196,7 @@ mod tests {
             (r#"{"secret": "a", "list": [1, "canary1, expected nothing"]}"#, "/list/1"),
             (r#"{"secret": "a"} canary1"#, "not valid JSON"),
             (r#"{"secret": "canary1"#, "not valid JSON"),
+            (r#" ["canary1", "canary1", []]"#, "the body is an array"),
         ] {
             let shown = refusal(body);
             assert!(shown.contains(expected) && !shown.contains("canary1"), "{body}: {shown}");
