@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -17,6 +18,10 @@ use serde_path_to_error::Segment;
 
 use super::problem::{Code, Problem};
 use super::{BODY_DEADLINE, LARGEST_BODY, Rooms};
+
+/// How much of a refused body is read and thrown away, in bytes, and for how long.
+const MOST_DISCARDED: usize = 1024 * 1024;
+const DISCARD_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A JSON body.
 pub(super) struct Submitted<T>(pub(super) T);
@@ -80,10 +85,20 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 
 async fn read(request: Request) -> Result<Bytes, Problem> {
     let named = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    // Who asked before sending is told before sending.
+    let is_sent = !request.headers().contains_key(EXPECT);
+    let mut body = request.into_body();
     if named.is_some_and(|length| length > LARGEST_BODY) {
+        if is_sent {
+            discard(&mut body).await;
+        }
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_DEADLINE, collect(request.into_body())).await {
+    match tokio::time::timeout(BODY_DEADLINE, collect(&mut body)).await {
+        Ok(Err(problem)) => {
+            discard(&mut body).await;
+            Err(problem)
+        }
         Ok(collected) => collected,
         Err(_) => {
             Err(Problem::new(Code::BodyTimeout, "the body did not arrive within 10 seconds; send the request again"))
@@ -91,7 +106,23 @@ async fn read(request: Request) -> Result<Bytes, Problem> {
     }
 }
 
-async fn collect(body: Body) -> Result<Bytes, Problem> {
+/// Reads on for a while after a refusal. A connection that is closed over unread bytes is reset, and then the client may lose the answer
+/// that tells it why.
+async fn discard(body: &mut Body) {
+    let reading = async {
+        let mut left = MOST_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(less) => left = less,
+                None => break,
+            }
+        }
+    };
+    // What a slow client still has to send is not waited for.
+    let _ = tokio::time::timeout(DISCARD_DEADLINE, reading).await;
+}
+
+async fn collect(body: &mut Body) -> Result<Bytes, Problem> {
     match Limited::new(body, LARGEST_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
