@@ -172,7 +172,9 @@ impl Refresher {
         let started = Instant::now();
         let lease = self.policy.lease();
         loop {
-            self.check_running()?;
+            if let Err(draining) = self.check_running() {
+                return self.follow(key, seen, draining).await;
+            }
             match self.store.claim(key, Wish { call, trigger, seen }, lease, self.clock.now()).await? {
                 Attempt::Claimed(claim) => return Ok(Won::Claim(claim)),
                 Attempt::Moved(token) => return Ok(Won::Token(token)),
@@ -180,6 +182,21 @@ impl Refresher {
                 Attempt::Absent => return Err(RefreshError::NotKept),
                 Attempt::Busy if started.elapsed() > self.policy.patience() => return Err(RefreshError::StillBusy),
                 Attempt::Busy => {}
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+        }
+    }
+
+    /// While this instance shuts down nothing is claimed, but who waits for a call in flight is still answered with what it brings:
+    /// the shutdown waits for that call anyway.
+    async fn follow(&self, key: &TokenKey, seen: Seen, draining: RefreshError) -> Result<Won, RefreshError> {
+        loop {
+            let token = self.store.token(key).await?.ok_or(RefreshError::NotKept)?;
+            if !seen.covers(&token) {
+                return Ok(Won::Token(Box::new(token)));
+            }
+            if token.leased_until <= self.clock.now() {
+                return Err(draining);
             }
             tokio::time::sleep(BUSY_PAUSE).await;
         }

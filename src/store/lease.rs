@@ -68,7 +68,8 @@ pub enum Seen {
 }
 
 impl Seen {
-    const fn is(self, token: &Token) -> bool {
+    /// Whether `token` is still what was seen.
+    pub const fn covers(self, token: &Token) -> bool {
         match self {
             Self::Anything => true,
             Self::Version(version) => version == token.version,
@@ -166,7 +167,7 @@ impl Store {
         if now < token.leased_until {
             return Ok(Attempt::Busy);
         }
-        if wish.is_some_and(|wish| !wish.seen.is(&token)) {
+        if wish.is_some_and(|wish| !wish.seen.covers(&token)) {
             return Ok(Attempt::Moved(Box::new(token)));
         }
         let ordinary = if token.key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Mint };
