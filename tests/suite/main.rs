@@ -3,8 +3,10 @@
 
 #![expect(clippy::panic, clippy::expect_used, reason = "in a test a panic is how a failure is reported")]
 
+mod api;
 mod commands;
 mod house;
+mod lifecycle;
 mod promises;
 mod store;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]

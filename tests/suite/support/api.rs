@@ -22,6 +22,11 @@ impl Api {
         Self { base: base.trim_end_matches('/').to_owned(), key: key.to_owned(), client: http_client() }
     }
 
+    /// A request without a key.
+    pub(crate) fn keyless(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
     /// The same server as another caller sees it.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         Self { key: key.to_owned(), ..self.clone() }
@@ -115,6 +120,21 @@ impl Reply {
     pub(crate) fn expect_success(self) -> Self {
         assert!(self.status.is_success(), "{}: {}", self.status, self.text);
         self
+    }
+
+    /// A problem with everything that the contract gives it.
+    #[track_caller]
+    pub(crate) fn expect_problem(self, status: u16, code: &str) -> Self {
+        assert_eq!(self.code(), code, "{}: {}", self.status, self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.header("cache-control"), "no-store");
+        assert_eq!(self.body["type"], format!("/problems/{code}"));
+        assert_eq!(self.body["status"], status, "{}", self.text);
+        assert_eq!(self.body["instance"], self.header("x-request-id"));
+        for member in ["title", "detail", "instance"] {
+            assert!(self.body[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {}", self.text);
+        }
+        self.expect_status(status)
     }
 
     /// The stable code of a problem; empty where the answer is none.

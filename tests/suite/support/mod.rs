@@ -3,5 +3,6 @@
 pub(crate) mod api;
 pub(crate) mod database;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod sandbox;
 pub(crate) mod wait;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -26,7 +26,9 @@ const NOWHERE: &str = "http://127.0.0.1:9";
 
 /// How a server is to be started.
 pub(crate) struct ServerBuilder {
+    arguments: Vec<String>,
     environment: BTreeMap<String, String>,
+    directory: Option<PathBuf>,
 }
 
 impl ServerBuilder {
@@ -54,11 +56,23 @@ impl ServerBuilder {
         self
     }
 
+    /// Runs it in a directory that outlives it; without this it has one of its own.
+    pub(crate) fn directory(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
+        self
+    }
+
     /// Starts the server and waits until it is ready for requests.
     pub(crate) async fn start(self) -> Server {
+        let server = self.start_listening().await;
+        server.ready().await;
+        server
+    }
+
+    /// Starts it and waits until it says where it listens, for a program that is no token server.
+    pub(crate) async fn start_listening(self) -> Server {
         let mut server = self.spawn();
         server.address = server.announced_address().await;
-        server.ready().await;
         server
     }
 
@@ -70,12 +84,13 @@ impl ServerBuilder {
     }
 
     fn spawn(self) -> Server {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let own_directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let directory = self.directory.unwrap_or_else(|| own_directory.path().to_owned());
         let mut child = Command::new(env!("CARGO_BIN_EXE_wxtoken"))
-            .arg("serve")
+            .args(self.arguments)
             .env_clear()
             .envs(self.environment)
-            .current_dir(directory.path())
+            .current_dir(&directory)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -84,22 +99,29 @@ impl ServerBuilder {
         let output = Output::default();
         let readers =
             vec![output.copy(child.stdout.take().expect("piped")), output.copy(child.stderr.take().expect("piped"))];
-        Server { child: Mutex::new(child), readers, output, address: String::new(), directory }
+        Server { child: Mutex::new(child), readers, output, address: String::new(), directory, _own: own_directory }
     }
 }
 
-/// A running `wxtoken serve`. It is killed when this value goes.
+/// A running `wxtoken serve`, or another of its commands that listens. It is killed when this value goes.
 pub(crate) struct Server {
     child: Mutex<Child>,
     readers: Vec<JoinHandle<()>>,
     output: Output,
     address: String,
-    directory: TempDir,
+    directory: PathBuf,
+    _own: TempDir,
 }
 
 impl Server {
+    /// Any command of the program, with an empty environment.
+    pub(crate) fn command(arguments: &[&str]) -> ServerBuilder {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        ServerBuilder { arguments, environment: BTreeMap::new(), directory: None }
+    }
+
     pub(crate) fn builder() -> ServerBuilder {
-        ServerBuilder { environment: BTreeMap::new() }
+        Self::command(&["serve"])
             .env("WXTOKEN_LISTEN", "127.0.0.1:0")
             .env("WXTOKEN_MASTER_KEY", MASTER_KEY)
             .env("WXTOKEN_ADMIN_KEY", ADMIN_KEY)
@@ -117,7 +139,7 @@ impl Server {
 
     /// The working directory, which is the server's own.
     pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
+        &self.directory
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -139,6 +161,11 @@ impl Server {
     /// Asks it to end, as a service manager does.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
+    }
+
+    /// Asks it to end, as Ctrl-C does.
+    pub(crate) fn interrupt(&self) {
+        self.signal("INT");
     }
 
     /// Freezes it; its sockets stay open.

@@ -1,0 +1,6 @@
+//! From the first start to the last signal: what an operator sees of the program's life.
+
+mod commands;
+mod demo;
+mod first_start;
+mod shutdown;
