@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 pub use database::{Migrated, OpenDatabase, migrate, open_database};
@@ -150,23 +150,33 @@ fn remedy_of(error: &StoreError) -> Remedy {
 pub async fn sandbox(listen: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|source| StartError::Listen { address: listen, source })?;
+    let mut signals = Signals::listen()?;
     ready(listener.local_addr()?);
     let stop = CancellationToken::new();
     let serving = Sandbox::new();
     tokio::select! {
         () = serving.serve(listener, stop) => {}
-        told = told_to_stop() => told?,
+        () = signals.next() => {}
     }
     Ok(())
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn told_to_stop() -> Result<(), StartError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, heard from when this is made: none is lost between two waits.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Waits for the next of either.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

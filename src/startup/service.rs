@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{OpenDatabase, StartError, first_key, open_database, told_to_stop};
+use super::{OpenDatabase, Signals, StartError, first_key, open_database};
 use crate::clock::Clock;
 use crate::config::{Settings, redacted};
 use crate::domain::key::KeyText;
@@ -33,6 +33,7 @@ pub struct Service {
     server: axum_server::Handle<SocketAddr>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    signals: Signals,
 }
 
 /// What a server has to tell whoever started it.
@@ -81,7 +82,8 @@ impl Service {
             accounts: live.count_accounts(),
         };
         let rooms = Rooms::new(store, live, refresher, clock, stop.clone());
-        let service = Self { facts, rooms, server: axum_server::Handle::new(), stop, tasks: TaskTracker::new() };
+        let (server, tasks, signals) = (axum_server::Handle::new(), TaskTracker::new(), Signals::listen()?);
+        let service = Self { facts, rooms, server, stop, tasks, signals };
         service.run(listener, settings.history_days);
         Ok(service)
     }
@@ -115,31 +117,32 @@ impl Service {
     /// Serves until SIGTERM or SIGINT; then stops claiming, lets calls in flight and requests end for at most 15 s, and closes. A second
     /// signal ends the process at once.
     pub async fn run_until_told_to_stop(self) -> Result<(), StartError> {
+        let Self { rooms, server, stop, tasks, mut signals, .. } = self;
         tokio::select! {
-            told = told_to_stop() => told?,
-            () = self.stop.cancelled() => {}
+            () = signals.next() => {}
+            () = stop.cancelled() => {}
         }
         tracing::info!("shutting down: no new claims; calls in flight have {DRAIN_LIMIT:?} to end");
+        stop.cancel();
+        server.graceful_shutdown(Some(DRAIN_LIMIT));
         tokio::select! {
-            () = self.drain() => Ok(()),
-            told = told_to_stop() => Err(told.err().unwrap_or(StartError::EndedAtOnce)),
+            () = drain(&rooms, &tasks) => Ok(()),
+            () = signals.next() => Err(StartError::EndedAtOnce),
         }
     }
+}
 
-    async fn drain(&self) {
-        self.stop.cancel();
-        self.server.graceful_shutdown(Some(DRAIN_LIMIT));
-        if !self.rooms.refresher.drain(DRAIN_LIMIT).await {
-            tracing::warn!("a call to WeChat was abandoned; the next start makes it again");
-        }
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN_LIMIT, self.tasks.wait()).await.is_err() {
-            tracing::warn!("a request was cut off");
-        }
-        // A statement that hangs must not keep the process from ending.
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.rooms.store.close()).await;
-        tracing::info!("stopped");
+async fn drain(rooms: &Rooms, tasks: &TaskTracker) {
+    if !rooms.refresher.drain(DRAIN_LIMIT).await {
+        tracing::warn!("a call to WeChat was abandoned; the next start makes it again");
     }
+    tasks.close();
+    if tokio::time::timeout(DRAIN_LIMIT, tasks.wait()).await.is_err() {
+        tracing::warn!("a request was cut off");
+    }
+    // A statement that hangs must not keep the process from ending.
+    let _ = tokio::time::timeout(Duration::from_secs(2), rooms.store.close()).await;
+    tracing::info!("stopped");
 }
 
 fn policy(settings: &Settings) -> Policy {
