@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
+use wxtoken::domain::key::Action;
 use wxtoken::http::{RouteInfo, routes};
 
 use super::House;
@@ -134,7 +135,7 @@ async fn a_key_without_the_action_is_told_which_one_it_needs() {
     }
     let service = house.key(&json!(["wx1"]), &Value::Null).await;
     for route in guarded() {
-        let is_theirs = matches!(route.action.map(|action| action.as_str()), Some("token:read" | "token:report"));
+        let is_theirs = matches!(route.action.map(Action::as_str), Some("token:read" | "token:report"));
         let reply = Reply::of(service.request(route.method.clone(), &path(&route, "wx1"))).await;
         assert_eq!(reply.code() != "insufficient_scope", is_theirs, "{} {}: {}", route.method, route.path, reply.text);
     }

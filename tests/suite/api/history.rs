@@ -75,8 +75,8 @@ async fn a_row_has_its_members() {
         assert_eq!(members(row), columns);
         assert!(is_time(&row["started_at"]) && row["version"].is_u64() && row["duration_ms"].is_u64(), "{row}");
         assert!(row["instance"].is_string() && row["id"].is_string(), "{row}");
-        let is_good = row["outcome"] == "success" || row["outcome"] == "unchanged";
-        assert_eq!(row["fingerprint"].is_string(), is_good || row["fingerprint"].is_string(), "{row}");
+        let brought_a_value = row["outcome"] == "success" || row["outcome"] == "unchanged";
+        assert!(row["fingerprint"].is_string() || !brought_a_value, "{row}");
         assert_eq!(row["errmsg"].is_string(), row["outcome"] == "failure", "{row}");
     }
     let times: Vec<_> = rows.iter().map(|row| text(&row["started_at"])).collect();

@@ -167,7 +167,7 @@ async fn odd_headers_are_refused_or_of_no_effect() {
     let wide = format!("x-a: {}\r\n", "a".repeat(20_000));
     for (headers, status) in [(crowd.as_str(), 431), (&wide, 431), ("bad header\r\n", 400), ("x\u{0}: 1\r\n", 400)] {
         let reply = house.raw(&format!("GET {TOKEN} HTTP/1.1"), headers).await;
-        assert_eq!(reply.status, status, "{:.40}: {reply:?}", headers);
+        assert_eq!(reply.status, status, "{headers:.40}: {reply:?}");
     }
     let smuggled = "host: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n";
     let reply = house.raw("POST /v1/keys HTTP/1.1", smuggled).await;

@@ -63,27 +63,20 @@ impl Busy {
         readers
     }
 
-    /// Ends the server and starts another on its database, with a WeChat that cannot be reached.
-    async fn afterwards(self) -> (TestSandbox, Server) {
-        let Self { sandbox, server, database, .. } = self;
-        drop(server);
-        // The database must live as long as the server that is given back.
-        let server = Server::builder().database(&database).start().await;
-        let rows = server.admin().refreshes("appid=wx1").await.expect_status(200);
-        assert_eq!(rows.body["items"].as_array().map(Vec::len), Some(1), "one call, one row: {}", rows.text);
-        let token = server.admin().get("/v1/accounts/wx1").await.expect_status(200);
-        assert_eq!(token.body["tokens"][0]["version"], rows.body["items"][0]["version"]);
-        server.kill_9();
-        assert_row(&rows.body["items"][0], &sandbox);
-        (sandbox, server)
+    /// What the next start finds of the one call: one history row with the outcome, and a token as it says.
+    async fn left_behind(self, outcome: &str) {
+        drop(self.server);
+        let server = Server::builder().database(&self.database).env("WXTOKEN_SCAN_INTERVAL", "30s").start().await;
+        let page = server.admin().refreshes("appid=wx1&trigger=schedule&to=2999-01-01T00:00:00Z").await;
+        let rows = page.expect_status(200).body["items"].as_array().cloned().expect("a list");
+        let oldest = rows.last().unwrap_or_else(|| panic!("the call left no row"));
+        assert_eq!(oldest["outcome"], outcome, "{oldest}");
+        assert_eq!(oldest["version"], u8::from(outcome == "success"), "{oldest}");
+        if outcome == "success" {
+            assert_eq!(rows.len(), 1, "one call, one row: {rows:?}");
+            server.admin().token("wx1", "access_token").await.expect_status(200);
+        }
     }
-}
-
-/// The row tells of the call that the sandbox saw.
-fn assert_row(row: &Value, sandbox: &TestSandbox) {
-    let call = &sandbox.calls("wx1")[0];
-    let expected = if call.errcode == Some(0) && call.fault.is_none() { "success" } else { "failure" };
-    assert_eq!(row["outcome"], expected, "{row}");
 }
 
 /// The status of what a reader is answered; its connection must end with it.
@@ -118,7 +111,7 @@ on_every_database! {
         ends_well(&busy.server, Duration::from_secs(10)).await;
         assert_eq!(busy.sandbox.calls("wx1").len(), 1);
         assert!(busy.sandbox.calls("wx2").is_empty(), "a claim was made after the signal");
-        busy.afterwards().await;
+        busy.left_behind("success").await;
     }
 }
 
@@ -135,7 +128,7 @@ async fn a_wechat_that_hangs_does_not_hold_the_end_up() {
         assert!(answer.contains("no_valid_token") || answer.contains("shutting_down"), "{answer}");
     }
     ends_well(&busy.server, Duration::from_secs(15)).await;
-    busy.afterwards().await;
+    busy.left_behind("failure").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,12 +156,29 @@ async fn an_idle_server_ends_at_once_on_either_signal_with_connections_open() {
     for signal in [Server::terminate, Server::interrupt] {
         let server = Server::builder().start().await;
         let _silent = raw::connect(&server.base_url()).await;
-        let mut half = raw::connect(&server.base_url()).await;
-        half.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n").await.expect("it is sent");
         let kept = server.admin();
         kept.get("/readyz").await.expect_status(200);
         signal(&server);
-        ends_well(&server, Duration::from_secs(18)).await;
+        ends_well(&server, Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_never_ends_holds_the_end_up_for_fifteen_seconds_at_most() {
+    let server = Server::builder().start().await;
+    let mut half = raw::connect(&server.base_url()).await;
+    half.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n").await.expect("it is sent");
+    server.admin().get("/readyz").await.expect_status(200);
+    server.terminate();
+    ends_well(&server, Duration::from_secs(18)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_is_heeded_from_the_moment_that_it_listens() {
+    for _ in 0..5 {
+        let server = Server::builder().start_listening().await;
+        server.terminate();
+        ends_well(&server, BOUND).await;
     }
 }
 

@@ -42,10 +42,8 @@ pub(crate) async fn send(base_url: &str, request: &[u8]) -> RawReply {
         stream.read_to_end(&mut answer).await.ok();
         RawReply::of(&answer)
     };
-    match tokio::time::timeout(ANSWER_BOUND, exchange).await {
-        Ok(reply) => reply,
-        Err(_) => panic!("no answer within {ANSWER_BOUND:?} to {:?}", String::from_utf8_lossy(request)),
-    }
+    let answered = tokio::time::timeout(ANSWER_BOUND, exchange).await;
+    answered.unwrap_or_else(|_| panic!("no answer within {ANSWER_BOUND:?} to {:?}", String::from_utf8_lossy(request)))
 }
 
 /// A connection to the server at `base_url`.
