@@ -94,7 +94,8 @@ async fn a_body_has_at_most_64_kib() {
     let spaces = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
     let path = "/v1/accounts/wx1";
     house.submit(Method::PATCH, path, Some(JSON), spaces(64 * 1024)).await.expect_status(200);
-    for (method, path) in TAKERS {
+    // Over and over, because an answer that is sent over unread bytes arrives only now and then.
+    for (method, path) in TAKERS.into_iter().cycle().take(50) {
         let method: Method = method.parse().expect("a method");
         let reply = house.submit(method, path, Some(JSON), spaces(64 * 1024 + 1)).await;
         reply.expect_problem(413, "body_too_large");

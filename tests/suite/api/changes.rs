@@ -60,6 +60,11 @@ on_every_database! {
         .await;
         house.admin.patch("/v1/accounts/wx1", &json!({ "secret": SECRET })).await.expect_status(200);
         assert!(house.sandbox.calls("wx1").iter().all(|call| call.ended_ms.is_none()), "the old call is still under way");
+        eventually(BOUND, "the failure of the old call in the history", async || {
+            let page = house.admin.refreshes("appid=wx1&outcome=failure").await.expect_status(200).body;
+            (super::items(&page).len() == 1).then_some(())
+        })
+        .await;
         // The backoff of a wrong secret is a minute: within seconds the token comes only if the edit stands.
         eventually(Duration::from_secs(8), "a token with the new secret", async || {
             (house.admin.token("wx1", "access_token").await.status == 200).then_some(())
