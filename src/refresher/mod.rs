@@ -187,10 +187,10 @@ impl Refresher {
         Timestamp::from_millis(self.last_scan.load(std::sync::atomic::Ordering::Relaxed))
     }
 
-    /// Waits until every call in flight is settled, at most `limit`; whether all were. Call it after `stop` was cancelled.
-    pub async fn drain(&self, limit: Duration) -> bool {
+    /// Waits until every call in flight is settled. Call it after `stop` was cancelled and [`Refresher::run`] has ended.
+    pub async fn settle_all(&self) {
         self.tasks.close();
-        tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()
+        self.tasks.wait().await;
     }
 
     fn check_running(&self) -> Result<(), RefreshError> {

@@ -1,11 +1,14 @@
 //! The token server as a whole: its rooms wired together, run, and drained.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,7 +35,9 @@ pub struct Service {
     rooms: Arc<Rooms>,
     server: axum_server::Handle<SocketAddr>,
     stop: CancellationToken,
-    tasks: TaskTracker,
+    /// What makes calls and follows the database.
+    rounds: TaskTracker,
+    serving: JoinHandle<io::Result<()>>,
     signals: Signals,
 }
 
@@ -82,26 +87,10 @@ impl Service {
             accounts: live.count_accounts(),
         };
         let rooms = Rooms::new(store, live, refresher, clock, stop.clone());
-        let (server, tasks, signals) = (axum_server::Handle::new(), TaskTracker::new(), Signals::listen()?);
-        let service = Self { facts, rooms, server, stop, tasks, signals };
-        service.run(listener, settings.history_days);
-        Ok(service)
-    }
-
-    fn run(&self, listener: TcpListener, history_days: u32) {
-        let Rooms { store, live, refresher, clock, .. } = &*self.rooms;
-        let clock = *clock;
-        self.tasks.spawn(Arc::clone(refresher).run());
-        self.tasks.spawn(Arc::clone(refresher).prune(history_days));
-        let (live, store, stop) = (Arc::clone(live), Arc::clone(store), self.stop.clone());
-        self.tasks.spawn(async move { live.follow(&store, clock, stop).await });
-        let (rooms, server, stop) = (Arc::clone(&self.rooms), self.server.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            if let Err(error) = http::serve(listener, rooms, server).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "the HTTP server ended; shutting down");
-                stop.cancel();
-            }
-        });
+        let (server, signals) = (axum_server::Handle::new(), Signals::listen()?);
+        let rounds = start_rounds(&rooms, settings.history_days);
+        let serving = tokio::spawn(http::serve(listener, Arc::clone(&rooms), server.clone()));
+        Ok(Self { facts, rooms, server, stop, rounds, serving, signals })
     }
 
     /// The rooms, for a demonstration that looks at them from inside.
@@ -117,32 +106,57 @@ impl Service {
     /// Serves until SIGTERM or SIGINT; then stops claiming, lets calls in flight and requests end for at most 15 s, and closes. A second
     /// signal ends the process at once.
     pub async fn run_until_told_to_stop(self) -> Result<(), StartError> {
-        let Self { rooms, server, stop, tasks, mut signals, .. } = self;
-        tokio::select! {
-            () = signals.next() => {}
-            () = stop.cancelled() => {}
-        }
+        let Self { rooms, server, stop, rounds, mut serving, mut signals, .. } = self;
+        let ended = tokio::select! {
+            () = signals.next() => None,
+            ended = &mut serving => Some(ended.unwrap_or_else(|crash| Err(io::Error::other(crash)))),
+        };
         tracing::info!("shutting down: no new claims; calls in flight have {DRAIN_LIMIT:?} to end");
         stop.cancel();
         server.graceful_shutdown(Some(DRAIN_LIMIT));
+        let serving = async move {
+            match ended {
+                Some(ended) => ended,
+                None => serving.await.unwrap_or_else(|crash| Err(io::Error::other(crash))),
+            }
+        };
         tokio::select! {
-            () = drain(&rooms, &tasks) => Ok(()),
+            served = drain(&rooms, &rounds, serving) => Ok(served?),
             () = signals.next() => Err(StartError::EndedAtOnce),
         }
     }
 }
 
-async fn drain(rooms: &Rooms, tasks: &TaskTracker) {
-    if !rooms.refresher.drain(DRAIN_LIMIT).await {
+/// Starts what goes on until the server stops: the scheduler, the pruning of the history, and the view that follows the database.
+fn start_rounds(rooms: &Rooms, history_days: u32) -> TaskTracker {
+    let Rooms { store, live, refresher, clock, draining, .. } = rooms;
+    let rounds = TaskTracker::new();
+    rounds.spawn(Arc::clone(refresher).run());
+    rounds.spawn(Arc::clone(refresher).prune(history_days));
+    let (live, store, stop, clock) = (Arc::clone(live), Arc::clone(store), draining.clone(), *clock);
+    rounds.spawn(async move { live.follow(&store, clock, stop).await });
+    rounds.close();
+    rounds
+}
+
+/// Lets everything end, for at most [`DRAIN_LIMIT`] in all. The scheduler comes first: it may be starting calls that it has just claimed.
+async fn drain(rooms: &Rooms, rounds: &TaskTracker, serving: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let deadline = Instant::now() + DRAIN_LIMIT;
+    let calls = async {
+        rounds.wait().await;
+        rooms.refresher.settle_all().await;
+    };
+    if timeout_at(deadline, calls).await.is_err() {
         tracing::warn!("a call to WeChat was abandoned; the next start makes it again");
     }
-    tasks.close();
-    if tokio::time::timeout(DRAIN_LIMIT, tasks.wait()).await.is_err() {
+    let served = timeout_at(deadline, serving).await.unwrap_or_else(|_| {
         tracing::warn!("a request was cut off");
-    }
+        Ok(())
+    });
     // A statement that hangs must not keep the process from ending.
-    let _ = tokio::time::timeout(Duration::from_secs(2), rooms.store.close()).await;
+    let _ = timeout(Duration::from_secs(2), rooms.store.close()).await;
     tracing::info!("stopped");
+    served
 }
 
 fn policy(settings: &Settings) -> Policy {

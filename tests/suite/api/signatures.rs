@@ -21,7 +21,7 @@ const PAGES: [(&str, &str); 7] = [
 
 fn expected_signature(ticket: &str, nonce: &str, timestamp: i64, url: &str) -> String {
     let signed = format!("jsapi_ticket={ticket}&noncestr={nonce}&timestamp={timestamp}&url={url}");
-    Sha1::digest(signed.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    wxtoken::seal::hexadecimal(&Sha1::digest(signed.as_bytes()))
 }
 
 #[test]
