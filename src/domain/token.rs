@@ -23,6 +23,11 @@ impl TokenKey {
     pub fn new(appid: AppId, token_type: TokenType) -> Self {
         Self { appid, token_type }
     }
+
+    /// The call that refreshes it in the ordinary way.
+    pub const fn ordinary_call(&self) -> CallKind {
+        if self.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Mint }
+    }
 }
 
 impl fmt::Display for TokenKey {
@@ -99,6 +104,14 @@ impl Token {
     /// The value if it is alive at `now`.
     pub fn valid(&self, now: Timestamp) -> Option<&Value> {
         self.value.as_ref().filter(|value| now < value.life.until)
+    }
+
+    /// What the last call asked, which decides what its code means.
+    pub const fn last_call(&self) -> CallKind {
+        match self.record.last_outcome {
+            Some(Outcome::ForeignRefresh | Outcome::Refused | Outcome::StillValid) => CallKind::Probe,
+            _ => self.key.ordinary_call(),
+        }
     }
 }
 

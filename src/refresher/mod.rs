@@ -49,6 +49,11 @@
 //! lease: the settle of the probe claims the next generation in its own transaction, so that no other claim comes between. Had the
 //! token life left, its probe goes down as `foreign_refresh`: somebody else minted for this appid.
 //!
+//! **Doubt.** In plain mode a mint that went without an answer, or a claim that was lost, may have minted all the same: then our value is the
+//! one before the newest, good for its overlap, and one more mint ends it at once. The row says `in_doubt`. A failed mint without an answer
+//! is followed by a probe, so that a dead value is found out and not handed out; and while a value in doubt is being replaced, readers wait
+//! for the answer, for a second at most.
+//!
 //! **Tickets** are fetched with an access token. A ticket row without one is put back without a call and woken by the settle that brings
 //! the token. A ticket call that finds its access token refused has it repaired, once; the ticket's own backoff then fetches it again.
 //!

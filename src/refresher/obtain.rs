@@ -58,7 +58,7 @@ impl Refresher {
 
     /// Refreshes a valid token for a reader who needs more time, unless somebody else has done so meanwhile.
     async fn renew(self: &Arc<Self>, key: &TokenKey, version: i64) -> Result<(), RefreshError> {
-        let order = Order { key: key.clone(), call: ordinary(key), trigger: Trigger::FirstUse };
+        let order = Order { key: key.clone(), call: key.ordinary_call(), trigger: Trigger::FirstUse };
         self.order(order, Seen::Version(version)).await.map(drop)
     }
 
@@ -89,12 +89,14 @@ impl Refresher {
             let access_token = TokenKey::new(key.appid.clone(), TokenType::AccessToken);
             self.obtain(&access_token, Duration::ZERO).await?;
         }
-        let refreshed =
-            match self.claim_or_follow(key, ordinary(key), Trigger::FirstUse, Seen::Revision(token.revision)).await? {
-                Won::Claim(claim) => self.carry_out(*claim).await?,
-                Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
-                Won::Token(token) => return Err(RefreshError::BackingOff(last_failure(&token))),
-            };
+        let refreshed = match self
+            .claim_or_follow(key, key.ordinary_call(), Trigger::FirstUse, Seen::Revision(token.revision))
+            .await?
+        {
+            Won::Claim(claim) => self.carry_out(*claim).await?,
+            Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
+            Won::Token(token) => return Err(RefreshError::BackingOff(last_failure(&token))),
+        };
         match refreshed.call.error {
             Some(error) => Err(RefreshError::Call(error)),
             None if refreshed.token.valid(self.clock.now()).is_some() => Ok(refreshed.token),
@@ -106,7 +108,7 @@ impl Refresher {
     pub async fn refresh(self: &Arc<Self>, key: &TokenKey, force: bool) -> Result<Refreshed, RefreshError> {
         let held = self.held(key)?;
         let forced = force && held.token.mode == Mode::Stable && !key.token_type.is_ticket();
-        let call = if forced { CallKind::Force } else { ordinary(key) };
+        let call = if forced { CallKind::Force } else { key.ordinary_call() };
         self.order(Order { key: key.clone(), call, trigger: Trigger::Manual }, Seen::Anything).await
     }
 
@@ -210,11 +212,6 @@ pub(super) enum Won {
     Token(Box<Token>),
 }
 
-/// The call that refreshes a token in the ordinary way.
-fn ordinary(key: &TokenKey) -> CallKind {
-    if key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Mint }
-}
-
 /// Waits for `work`, but not for long; a reader for whom there is a valid token is not failed because a better one could not be had.
 async fn briefly(work: impl Future<Output = Result<(), RefreshError>>) {
     let _ = tokio::time::timeout(LONGEST_WAIT_FOR_BETTER, work).await;
@@ -233,17 +230,9 @@ fn wants_more(token: &Token, min_ttl: Duration, now: Timestamp) -> bool {
     left < wanted && obtainable && !backing_off && now >= token.record.last_call_at.plus(pause)
 }
 
-/// What the last call for a token asked, which decides what its code means.
-pub(crate) fn last_call(token: &Token) -> CallKind {
-    match token.record.last_outcome {
-        Some(Outcome::ForeignRefresh | Outcome::Refused | Outcome::StillValid) => CallKind::Probe,
-        _ => ordinary(&token.key),
-    }
-}
-
 fn last_failure(token: &Token) -> LastFailure {
     LastFailure {
-        call: last_call(token),
+        call: token.last_call(),
         errcode: token.record.last_errcode,
         errmsg: token.record.last_errmsg.clone().unwrap_or_default(),
         retry_at: token.refresh_at,

@@ -23,8 +23,6 @@ pub struct OpenDatabase {
     pub sealer: Sealer,
     /// The file of the master key that this start made.
     pub made_key_file: Option<PathBuf>,
-    /// How the schema stood before.
-    pub schema_before: Schema,
 }
 
 /// What [`migrate`] found and did.
@@ -46,11 +44,11 @@ pub async fn open_database(settings: &Settings, clock: Clock) -> Result<OpenData
     let db = Db::open(settings.database_url.expose_secret()).await?;
     // Once more: a server was not looked at yet, and a file was not ours alone.
     let seal = verify(&db, &sealer).await?;
-    let schema_before = bring_up_to_date(&db).await?;
+    bring_up_to_date(&db).await?;
     if seal == Seal::Unset {
         enroll(&db, &sealer, clock.now()).await?;
     }
-    Ok(OpenDatabase { db, sealer, made_key_file, schema_before })
+    Ok(OpenDatabase { db, sealer, made_key_file })
 }
 
 /// Brings the schema up to date. Needs no master key, and refuses one that is not the database's.

@@ -170,9 +170,8 @@ impl Store {
         if wish.is_some_and(|wish| !wish.seen.covers(&token)) {
             return Ok(Attempt::Moved(Box::new(token)));
         }
-        let ordinary = if token.key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Mint };
         let scheduled = if lost.is_some() { Trigger::Recovery } else { Trigger::Schedule };
-        let (call, trigger) = wish.map_or((ordinary, scheduled), |wish| (wish.call, wish.trigger));
+        let (call, trigger) = wish.map_or((token.key.ordinary_call(), scheduled), |wish| (wish.call, wish.trigger));
         let spent = match token.spent.spend(call, token.mode, &self.limits, now) {
             Ok(spent) => spent,
             Err(exhausted) => {

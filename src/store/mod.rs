@@ -185,11 +185,6 @@ impl Store {
         Self { db, sealer, limits, instance }
     }
 
-    /// The name of this instance, as leases and history rows carry it.
-    pub fn instance(&self) -> &str {
-        &self.instance
-    }
-
     /// The seal, for fingerprints and key hashes.
     pub fn sealer(&self) -> &Sealer {
         &self.sealer

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::shown;
 use crate::domain::account::{Account, AppId, TokenType};
 use crate::domain::health::Health;
-use crate::domain::refresh::{CallKind, Outcome};
+use crate::domain::refresh::Outcome;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::Token;
 use crate::http::Rooms;
@@ -97,7 +97,7 @@ impl TokenView {
     fn of(token: &Token, health: Health, rooms: &Rooms, language: Language, now: Timestamp) -> Self {
         let record = &token.record;
         let spent = token.spent.as_of(now);
-        let call = if token.key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Mint };
+        let call = token.last_call();
         let errmsg = record.last_errmsg.as_deref().unwrap_or_default();
         Self {
             token_type: token.key.token_type.as_str(),
