@@ -54,8 +54,6 @@ needs! {
     ReadHistory = HistoryRead;
     /// See, create and revoke keys.
     ManageKeys = KeyManage;
-    /// See who changed what.
-    ReadAudit = AuditRead;
 }
 
 /// A caller whose key is usable, has the action `A`, and reaches the account in the path, if there is one.
