@@ -315,7 +315,8 @@ main() {
   start_databases
   # Tests that are interrupted leave their temporary files; here they go with everything else.
   mkdir "$home/tests"
-  step tests env TMPDIR="$home/tests" cargo test --locked --features fail-points "$@"
+  # Most tests wait for something most of the time; one thread a core would leave the cores idle.
+  step tests env TMPDIR="$home/tests" RUST_TEST_THREADS="${RUST_TEST_THREADS:-16}" cargo test --locked --features fail-points "$@"
   say "everything passed (${SECONDS} s)"
 }
 

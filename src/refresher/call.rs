@@ -55,11 +55,12 @@ enum Asking {
 }
 
 impl Refresher {
-    /// Makes the claimed call and settles it; if that was a probe that found the token dead, makes the replacing call too. Reports the last
-    /// call.
+    /// Makes the claimed call and settles it, and the call that must follow, if one must. Reports the last call that was to bring a value, or the
+    /// probe if that was all.
     pub(super) async fn carry_out(self: &Arc<Self>, claim: Claim) -> Result<Refreshed, RefreshError> {
         let mut claim = claim;
         let mut exhausted = None;
+        let mut failed: Option<Refreshed> = None;
         loop {
             let (ended, error) = match self.make_call(&claim).await? {
                 Made::Ended(ended, error) => (ended, error),
@@ -75,13 +76,18 @@ impl Refresher {
             self.live.publish_token(settled.token.clone());
             log_settled(&claim, &ended, &settled);
             exhausted = exhausted.or(settled.exhausted);
-            if let Some(next) = settled.next {
-                claim = next;
-                continue;
-            }
             let latency = ended.ended_at.since(ended.sent_at);
             let call = CallReport { call: claim.call, latency, error, exhausted };
-            return Ok(Refreshed { outcome: settled.outcome, token: settled.token, call });
+            let refreshed = Refreshed { outcome: settled.outcome, token: settled.token, call };
+            match settled.next {
+                // The probe that follows a failed mint only shows what the failure left behind.
+                Some(next) if next.follows_failure => (claim, failed) = (next, Some(refreshed)),
+                Some(next) => claim = next,
+                None => {
+                    let token = refreshed.token.clone();
+                    return Ok(failed.map_or(refreshed, |failed| Refreshed { token, ..failed }));
+                }
+            }
         }
     }
 
