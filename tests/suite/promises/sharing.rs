@@ -118,4 +118,28 @@ on_every_database! {
         let kept = super::value(admin, "wx1", "jsapi_ticket").await;
         assert_eq!(kept, ticket, "a failed fetch keeps the good ticket");
     }
+
+    async fn fifty_readers_who_need_more_time_share_one_call(db: TestDatabase) {
+        let stage = Stage::set(&db).await;
+        let short = json!({ "lifetime_seconds": 8, "overlap_seconds": 8, "latency_ms": { "min": 200, "max": 200 } });
+        stage.register("wx1", "plain", &short).await;
+        let path = "/v1/accounts/wx1/tokens/access_token";
+        eventually(Duration::from_secs(20), "less than half of the life", async || {
+            let left = stage.admin.get(path).await.body["expires_in"].as_i64()?;
+            (left == 3).then_some(())
+        })
+        .await;
+        let before = stage.sandbox.calls("wx1").len();
+        let readers: Vec<_> = (0..50)
+            .map(|_| {
+                let admin = stage.admin.clone();
+                tokio::spawn(async move { admin.get(&format!("{path}?min_ttl=4")).await.expect_status(200) })
+            })
+            .collect();
+        for reader in readers {
+            let left = reader.await.expect("no panic").body["expires_in"].as_i64().expect("a number");
+            assert!(left >= 4, "{left} s are left");
+        }
+        assert_eq!(stage.sandbox.calls("wx1").len() - before, 1);
+    }
 }
