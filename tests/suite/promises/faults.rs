@@ -17,7 +17,7 @@ const DEADLINE: &str = "600ms";
 /// Each account writes to one SQLite file several times a second.
 const AT_ONCE: usize = 12;
 
-/// Body and transport faults. Those that process the call first are marked: in plain mode they mint a token that is lost.
+/// Body and transport faults. Those named `_after` come when WeChat has processed the call: in plain mode they mint a token that is lost.
 const FAULTS: &[&str] = &[
     "busy",
     "system_error",
