@@ -11,6 +11,8 @@
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made ends here")]
 
+mod furnished;
+
 use std::convert::Infallible;
 use std::error::Error;
 use std::fs;
@@ -37,27 +39,10 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
-use tokio_util::sync::CancellationToken;
-use wxtoken::clock::Clock;
-use wxtoken::domain::account::{Account, AppId, Mode, TokenType, TokenTypes};
-use wxtoken::domain::budget::{Limits, Spent};
-use wxtoken::domain::key::{AccountScope, Actions, Key, Role};
-use wxtoken::domain::schedule::Life;
-use wxtoken::domain::secret::TokenValue;
-use wxtoken::domain::timestamp::Timestamp;
-use wxtoken::domain::token::{Record, Token, TokenKey, Value};
-use wxtoken::http::{Rooms, serve};
-use wxtoken::live::LiveView;
-use wxtoken::refresher::{Policy, Refresher};
-use wxtoken::seal::{MasterKey, Sealer};
-use wxtoken::store::Store;
-use wxtoken::store::account::AccountChange;
-use wxtoken::store::db::Db;
-use wxtoken::store::key::HashedKey;
-use wxtoken::store::migrate::bring_up_to_date;
-use wxtoken::wechat::{Client, ClientSettings};
+use wxtoken::http::serve;
 
-const ACCOUNTS: usize = 1_000;
+use furnished::{ACCOUNTS, KEY, appid, rooms};
+
 const CONNECTIONS: usize = 64;
 /// The first slice of each server is its warm-up.
 const SLICES: usize = 9;
@@ -65,7 +50,6 @@ const SLICE: Duration = Duration::from_millis(800);
 const MOST_REQUESTS: u32 = 1_000_000;
 /// No answer takes this long.
 const STUCK: Duration = Duration::from_secs(5);
-const KEY: &str = "wxt_s_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcd";
 
 fn main() {
     // `cargo test --benches` starts this without the argument. There is nothing to test.
@@ -119,10 +103,6 @@ fn requests(header: &str) -> Vec<Vec<u8>> {
     (0..ACCOUNTS).map(request).collect()
 }
 
-fn appid(account: usize) -> AppId {
-    AppId::parse(&format!("wx{account:016x}")).expect("this is an appid")
-}
-
 // --- the servers ---------------------------------------------------------------------------------
 
 /// A running server.
@@ -151,85 +131,6 @@ impl Server {
     fn cpu_time(&self) -> Option<Duration> {
         let schedstat = fs::read_to_string(self.schedstat.as_ref()?).ok()?;
         schedstat.split(' ').next()?.parse().ok().map(Duration::from_nanos)
-    }
-}
-
-/// The service's rooms, with accounts in the live view and nothing to do but answer.
-async fn rooms(file: &Path) -> Arc<Rooms> {
-    let seconds = Duration::from_secs;
-    let db = Db::open(&format!("sqlite://{}", file.display())).await.expect("the database opens");
-    bring_up_to_date(&db).await.expect("the schema is made");
-    let sealer = Sealer::new(&MasterKey::generate().expect("there is randomness"));
-    let limits = Limits { forced_per_day: 1, forced_gap: seconds(30), plain_per_day: 1 };
-    let live = Arc::new(LiveView::new());
-    let now = Clock.now();
-    live.publish_keys(&[HashedKey { hash: sealer.hash_key(KEY), key: key(now) }]);
-    for account in (0..ACCOUNTS).map(appid) {
-        live.publish_account(AccountChange { account: self::account(&account, now), removed: false, revision: 1 });
-        live.publish_token(token(account, now));
-    }
-    let store = Arc::new(Store::new(db, sealer, limits, "bench".to_owned()));
-    let settings = ClientSettings {
-        base_url: "http://127.0.0.1:9".to_owned(),
-        fallback_url: None,
-        connect_timeout: seconds(1),
-        deadline: seconds(2),
-    };
-    let client = Client::new(settings).expect("the client is set up");
-    let policy = Policy { ahead: seconds(240), scan_interval: seconds(1), concurrency: 1, call_timeout: seconds(2) };
-    let stop = CancellationToken::new();
-    let refresher = Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock, policy, stop.clone());
-    Rooms::new(store, live, refresher, Clock, stop)
-}
-
-fn key(now: Timestamp) -> Key {
-    Key {
-        id: "bench".to_owned(),
-        name: "bench".to_owned(),
-        role: Role::Service,
-        accounts: AccountScope::All,
-        actions: Actions::of_role(Role::Service),
-        hint: KEY[..10].to_owned(),
-        created_at: now,
-        expires_at: Timestamp::NEVER,
-        revoked_at: None,
-    }
-}
-
-fn account(appid: &AppId, now: Timestamp) -> Account {
-    Account {
-        appid: appid.clone(),
-        name: String::new(),
-        mode: Mode::Stable,
-        token_types: TokenTypes::default(),
-        enabled: true,
-        note: String::new(),
-        created_at: now,
-        updated_at: now,
-    }
-}
-
-/// A token as long as WeChat's are, with two hours to live: the seconds left have four digits for as long as this runs.
-fn token(appid: AppId, now: Timestamp) -> Token {
-    let until = now.plus(Duration::from_hours(2));
-    Token {
-        key: TokenKey::new(appid, TokenType::AccessToken),
-        mode: Mode::Stable,
-        kept: true,
-        value: Some(Value {
-            text: TokenValue::parse(&"84_".repeat(45)).expect("this is a token"),
-            life: Life { since: now, until },
-            fingerprint: "0123456789abcdef".to_owned(),
-        }),
-        previous: None,
-        version: 1,
-        generation: 1,
-        refresh_at: until,
-        leased_until: Timestamp::ZERO,
-        leased_by: None,
-        record: Record::default(),
-        spent: Spent::default(),
-        revision: 1,
     }
 }
 
