@@ -102,6 +102,7 @@ fn token(appid: AppId, now: Timestamp) -> Token {
             fingerprint: "0123456789abcdef".to_owned(),
         }),
         previous: None,
+        in_doubt: false,
         version: 1,
         generation: 1,
         refresh_at: until,
