@@ -58,7 +58,9 @@ fn plain_read<B>(request: &Request<B>) -> Option<(&str, TokenType)> {
     if *request.method() != Method::GET || uri.query().is_some() || request.headers().contains_key(IF_NONE_MATCH) {
         return None;
     }
-    let (appid, token_type) = uri.path().strip_prefix("/v1/accounts/")?.split_once("/tokens/")?;
+    // Looking for one character is several times as fast as looking for `/tokens/`.
+    let (appid, rest) = uri.path().strip_prefix("/v1/accounts/")?.split_once('/')?;
+    let token_type = rest.strip_prefix("tokens/")?;
     // An escape or a further segment in either makes it no key of the view and no token type.
     Some((appid, TokenType::parse(token_type)?))
 }
