@@ -64,10 +64,12 @@ pub(super) fn read_value(asked: Asked<'_>, body: &[u8], field: ValueField) -> Re
     Ok(Answer { value, expires_in })
 }
 
-/// Reads the answer to a probe: accepted means a list of WeChat's addresses, however long.
+/// Reads the answer to a probe: accepted means a list of WeChat's addresses, however long, or a plain `errcode` of 0.
 pub(super) fn read_probe(asked: Asked<'_>, body: &[u8]) -> Result<(), CallError> {
-    match read_accepted(asked, body)?.ip_list {
+    let fields = read_accepted(asked, body)?;
+    match fields.ip_list {
         Some(Value::Array(_)) => Ok(()),
+        None if fields.errcode.is_some_and(|code| !code.is_null()) => Ok(()),
         _ => Err(unreadable("it holds no ip_list")),
     }
 }
@@ -281,11 +283,12 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_needs_its_list() {
+    fn a_probe_needs_its_list_or_a_plain_yes() {
         let probe = |body: &str| read_probe(Asked { call: CallKind::Probe, ..ASKED }, body.as_bytes());
         assert_eq!(probe(r#"{"ip_list":["101.89.47.18"]}"#), Ok(()));
         assert_eq!(probe(r#"{"errcode":0,"ip_list":[]}"#), Ok(()));
-        for body in ["{}", r#"{"ip_list":"101.89.47.18"}"#, r#"{"errcode":0,"errmsg":"ok"}"#, "<html>"] {
+        assert_eq!(probe(r#"{"errcode":0,"errmsg":"ok"}"#), Ok(()));
+        for body in ["{}", r#"{"errcode":null}"#, r#"{"errcode":0,"ip_list":"101.89.47.18"}"#, "<html>"] {
             assert!(matches!(probe(body), Err(CallError::Unreadable { .. })), "{body}");
         }
         assert!(matches!(probe(r#"{"errcode":42001,"ip_list":[]}"#), Err(CallError::Refused(_))));
