@@ -298,6 +298,14 @@ run_checks() {
   step documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked --document-private-items
 }
 
+# Most tests wait for something most of the time; one thread a core would leave the cores idle.
+run_tests() {
+  local name=$1
+  shift
+  step "$name" env TMPDIR="$home/tests" RUST_TEST_THREADS="${RUST_TEST_THREADS:-16}" \
+    cargo test --locked --features fail-points "$@"
+}
+
 main() {
   trap clean_up EXIT
   trap 'exit 130' INT
@@ -315,8 +323,13 @@ main() {
   start_databases
   # Tests that are interrupted leave their temporary files; here they go with everything else.
   mkdir "$home/tests"
-  # Most tests wait for something most of the time; one thread a core would leave the cores idle.
-  step tests env TMPDIR="$home/tests" RUST_TEST_THREADS="${RUST_TEST_THREADS:-16}" cargo test --locked --features fail-points "$@"
+  if [ $# -gt 0 ]; then
+    run_tests tests "$@"
+  else
+    # Those that hold the program to fractions of a second have the machine to themselves.
+    run_tests tests -- --skip promises::instances --skip promises::steadiness
+    run_tests "timed tests" --test suite -- promises::instances promises::steadiness
+  fi
   say "everything passed (${SECONDS} s)"
 }
 
