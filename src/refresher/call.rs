@@ -24,7 +24,7 @@ const SETTLE_PAUSES: [Duration; 4] =
 /// When to look again for an access token to fetch a ticket with. The settle that brings one wakes the ticket before that.
 const TICKET_PAUSE: Duration = Duration::from_mins(1);
 
-/// WeChat answers in 50 to 700 ms.
+/// How long readers wait for a mint that ends a value in doubt. WeChat answers in 50 to 700 ms.
 const LONGEST_WITHHELD: Duration = Duration::from_secs(1);
 
 /// What one call was like.
