@@ -1,9 +1,13 @@
 //! What becomes of an account's tokens when the account changes.
 
+use std::time::Duration;
+
 use wxtoken::domain::account::{AccountPatch, Mode};
 use wxtoken::domain::refresh::{CallKind, Outcome};
 use wxtoken::domain::timestamp::Timestamp;
+use wxtoken::store::history::RefreshFilter;
 use wxtoken::store::lease::{Attempt, Due};
+use wxtoken::store::settle::Terms;
 
 use super::fixture::{ACCESS, CARD, Home, JSAPI, account, actor, after, failed, key, noon, secret, types};
 use crate::support::database::on_every_database;
@@ -41,6 +45,32 @@ on_every_database! {
         let settled = home.give(&token.key, "second-value", after(120)).await;
         assert_eq!((settled.token.version, settled.token.previous), (2, None));
         assert!(settled.token.revision > token.revision);
+    }
+
+    async fn a_call_in_flight_at_the_removal_has_its_one_row(database: TestDatabase) {
+        let home = Home::new(database).await;
+        home.register("wx1", &[ACCESS], noon()).await;
+        let late = home.claim(&key("wx1", ACCESS), CallKind::Mint, after(1)).await;
+        remove(&home, after(2)).await;
+        let outcomes = async || {
+            let rows = home.store.refreshes(&RefreshFilter::default(), None, 10).await.expect("they read");
+            rows.into_iter().map(|row| row.outcome).collect::<Vec<_>>()
+        };
+        assert_eq!(outcomes().await, [Outcome::Lost]);
+        assert!(home.settle(&late, &home.brought("late-value", 7_200, after(1))).await.is_none());
+        assert_eq!(outcomes().await, [Outcome::Superseded]);
+    }
+
+    async fn a_settle_that_commits_late_is_news_for_the_other_instances(database: TestDatabase) {
+        let home = Home::new(database).await;
+        home.register("wx1", &[ACCESS], noon()).await;
+        let claim = home.claim(&key("wx1", ACCESS), CallKind::Mint, after(1)).await;
+        let call = home.brought("value", 7_200, after(1));
+        let terms = Terms { ahead: Duration::from_secs(240), lease: Duration::from_secs(20), roll: 0.0 };
+        let settled = home.store.settle(&claim, &call, terms, after(600)).await.expect("the settle runs");
+        assert_eq!(settled.expect("nobody was newer").token.record.last_call_at, call.ended_at);
+        let news = home.store.tokens_changed_since(after(599)).await.expect("they read");
+        assert_eq!(news.len(), 1, "a poll that looks at the last second sees it");
     }
 
     async fn token_types_come_and_go(database: TestDatabase) {
