@@ -10,23 +10,35 @@
 //! | worth another try | busy, locked | serialization, deadlock | deadlock, lock wait |
 //!
 //! Reads outside a transaction go through the pool of readers, so that a slow report never makes a refresh wait for a connection.
+//! Everything that is said to a database has a deadline: one that is frozen or unreachable must look to callers like one that is down.
 
+mod failure;
+mod lane;
 mod open;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::mysql::{MySqlDatabaseError, MySqlRow};
+use sqlx::mysql::MySqlRow;
 use sqlx::postgres::PgRow;
-use sqlx::sqlite::{SqliteError, SqliteRow};
-use sqlx::{FromRow, MySql, MySqlConnection, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, MySqlConnection, MySqlPool, PgPool, SqlitePool};
+use tokio::time::Instant;
 
-use super::{FailureKind, StoreError};
+use super::StoreError;
 use crate::domain::timestamp::Timestamp;
+pub(super) use failure::kind_of;
+pub(super) use lane::Tx;
+use lane::{Connection, Lane};
 pub use open::sqlite_path;
 use open::{mysql_pools, postgres_pools, sqlite_pools};
+
+/// How long a transaction as a whole, or a read outside of one, may take, the wait for a connection included. An admin whose call needs the database
+/// is told within 3 s that it is away.
+const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// Which database a URL names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,22 +112,6 @@ macro_rules! bind {
 }
 pub(super) use bind;
 
-macro_rules! bound {
-    ($query:expr, $values:expr) => {{
-        let mut query = $query;
-        for value in $values {
-            query = match *value {
-                Value::Int(number) => query.bind(number),
-                Value::MaybeInt(number) => query.bind(number),
-                Value::Text(text) => query.bind(text),
-                Value::MaybeText(text) => query.bind(text),
-                Value::Bool(flag) => query.bind(flag),
-            };
-        }
-        query
-    }};
-}
-
 /// Runs the same expression against whichever of the three a handle holds.
 macro_rules! on_each {
     ($handle:expr, $inner:ident => $run:expr) => {
@@ -155,11 +151,6 @@ pub struct Db {
     _lock: Option<File>,
 }
 
-/// An open transaction; dropping it rolls it back.
-pub(super) struct Tx {
-    inner: Handle<Transaction<'static, Sqlite>, Transaction<'static, Postgres>, Transaction<'static, MySql>>,
-}
-
 impl Db {
     /// Opens the database that `url` names, making an SQLite file that is not there yet.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
@@ -189,31 +180,67 @@ impl Db {
         self.pools.dialect()
     }
 
+    /// Opens a transaction. It, its statements and its commit have [`PATIENCE`] in all.
     pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
-        let inner = match &self.pools {
-            Handle::Sqlite(pools) => Handle::Sqlite(pools.writers.begin_with("BEGIN IMMEDIATE").await?),
-            Handle::Postgres(pools) => Handle::Postgres(pools.writers.begin().await?),
-            Handle::Mysql(pools) => Handle::Mysql(pools.writers.begin().await?),
-        };
-        Ok(Tx { inner })
+        let deadline = Instant::now() + PATIENCE;
+        Lane::acquire(deadline, self.writer()).await?.begin().await
     }
 
+    /// Reads outside a transaction, within [`PATIENCE`].
     pub(super) async fn fetch_all<T: Record>(
         &self,
         sql: &'static str,
         values: &[Value<'_>],
     ) -> Result<Vec<T>, StoreError> {
-        let sql = rendered(self.dialect(), sql);
-        on_each!(&self.pools, pools => Ok(bound!(sqlx::query_as(sql), values).fetch_all(&pools.readers).await?))
+        self.fetch_all_within(PATIENCE, sql, values).await
     }
 
+    /// Reads many rows outside a transaction, within `patience`.
+    pub(super) async fn fetch_all_within<T: Record>(
+        &self,
+        patience: Duration,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<T>, StoreError> {
+        let mut lane = Lane::acquire(Instant::now() + PATIENCE, self.reader()).await?;
+        lane.extend(patience);
+        lane.fetch_all(sql, values).await
+    }
+
+    /// Reads one row outside a transaction, within [`PATIENCE`].
     pub(super) async fn fetch_optional<T: Record>(
         &self,
         sql: &'static str,
         values: &[Value<'_>],
     ) -> Result<Option<T>, StoreError> {
-        let sql = rendered(self.dialect(), sql);
-        on_each!(&self.pools, pools => Ok(bound!(sqlx::query_as(sql), values).fetch_optional(&pools.readers).await?))
+        Lane::acquire(Instant::now() + PATIENCE, self.reader()).await?.fetch_optional(sql, values).await
+    }
+
+    async fn writer(&self) -> Result<Connection, sqlx::Error> {
+        Ok(match &self.pools {
+            Handle::Sqlite(pools) => Handle::Sqlite(pools.writers.acquire().await?),
+            Handle::Postgres(pools) => Handle::Postgres(pools.writers.acquire().await?),
+            Handle::Mysql(pools) => Handle::Mysql(pools.writers.acquire().await?),
+        })
+    }
+
+    async fn reader(&self) -> Result<Connection, sqlx::Error> {
+        Ok(match &self.pools {
+            Handle::Sqlite(pools) => Handle::Sqlite(pools.readers.acquire().await?),
+            Handle::Postgres(pools) => Handle::Postgres(pools.readers.acquire().await?),
+            Handle::Mysql(pools) => Handle::Mysql(pools.readers.acquire().await?),
+        })
+    }
+
+    /// What the database's clock says; on SQLite that is this host's.
+    pub async fn time(&self) -> Result<Timestamp, StoreError> {
+        let sql = match self.dialect() {
+            Dialect::Sqlite => "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+            Dialect::Postgres => "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+            Dialect::Mysql => "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000",
+        };
+        let told: Option<(i64,)> = self.fetch_optional(sql, &[]).await?;
+        Ok(Timestamp::from_millis(told.map_or(0, |(millis,)| millis)))
     }
 
     /// Brings the schema up to date.
@@ -263,35 +290,6 @@ impl Db {
     }
 }
 
-impl Tx {
-    pub(super) async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
-        let sql = rendered(self.inner.dialect(), sql);
-        on_each!(&mut self.inner, tx => Ok(bound!(sqlx::query(sql), values).execute(&mut **tx).await?.rows_affected()))
-    }
-
-    pub(super) async fn fetch_all<T: Record>(
-        &mut self,
-        sql: &'static str,
-        values: &[Value<'_>],
-    ) -> Result<Vec<T>, StoreError> {
-        let sql = rendered(self.inner.dialect(), sql);
-        on_each!(&mut self.inner, tx => Ok(bound!(sqlx::query_as(sql), values).fetch_all(&mut **tx).await?))
-    }
-
-    pub(super) async fn fetch_optional<T: Record>(
-        &mut self,
-        sql: &'static str,
-        values: &[Value<'_>],
-    ) -> Result<Option<T>, StoreError> {
-        let sql = rendered(self.inner.dialect(), sql);
-        on_each!(&mut self.inner, tx => Ok(bound!(sqlx::query_as(sql), values).fetch_optional(&mut **tx).await?))
-    }
-
-    pub(super) async fn commit(self) -> Result<(), StoreError> {
-        on_each!(self.inner, tx => Ok(tx.commit().await?))
-    }
-}
-
 /// The statement in the words of `dialect`. Each is rendered once and kept for good: there are as many as the program has literals.
 fn rendered(dialect: Dialect, sql: &'static str) -> &'static str {
     static RENDERED: LazyLock<Mutex<HashMap<(Dialect, &'static str), &'static str>>> = LazyLock::new(Mutex::default);
@@ -334,47 +332,6 @@ async fn table_exists_on(conn: &mut MySqlConnection, name: &str) -> Result<bool,
     let sql = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
     let (count,): (i64,) = sqlx::query_as(sql).bind(name).fetch_one(conn).await?;
     Ok(count > 0)
-}
-
-/// What the caller of a failed statement needs to know about it.
-pub(super) fn kind_of(error: &sqlx::Error) -> FailureKind {
-    let sqlx::Error::Database(error) = error else {
-        return match error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => FailureKind::Unavailable,
-            _ => FailureKind::Other,
-        };
-    };
-    if error.is_unique_violation() {
-        return FailureKind::Duplicate;
-    }
-    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
-        return match error.number() {
-            1205 | 1213 => FailureKind::Conflict,
-            1021 | 1040 | 1053 | 1927 | 1114 | 1203 | 1290 | 1792 => FailureKind::Unavailable,
-            _ => FailureKind::Other,
-        };
-    }
-    let code = error.code().unwrap_or_default();
-    if error.try_downcast_ref::<SqliteError>().is_some() {
-        // The low byte is the kind of failure; what stands above it, which of that kind.
-        return match code.parse::<i32>().map(|code| code & 0xff) {
-            Ok(5 | 6) => FailureKind::Conflict,
-            Ok(8 | 10 | 13 | 14) => FailureKind::Unavailable,
-            _ => FailureKind::Other,
-        };
-    }
-    match &*code {
-        "40001" | "40P01" | "55P03" => FailureKind::Conflict,
-        "25006" | "25P03" | "57014" => FailureKind::Unavailable,
-        // Connection exceptions, insufficient resources, operator intervention, system errors.
-        code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => FailureKind::Unavailable,
-        _ => FailureKind::Other,
-    }
 }
 
 #[cfg(test)]

@@ -158,13 +158,19 @@ pub struct Store {
     instance: String,
 }
 
-/// Runs a transaction again, at most twice, when it lost a race for locks; the pauses are short and differ between rivals.
+/// Runs a transaction again, at most twice, when it lost a race for locks at once; the pauses are short and differ between rivals. One that has waited
+/// for a lock in vain is not run again: its caller has waited long enough.
 macro_rules! retrying {
     ($run:expr) => {{
+        let started = tokio::time::Instant::now();
         let mut attempt = 0_u32;
         loop {
             match $run.await {
-                Err(error) if attempt < 2 && error.kind() == Some($crate::store::FailureKind::Conflict) => {
+                Err(error)
+                    if attempt < 2
+                        && started.elapsed() < $crate::store::LONGEST_RACE
+                        && error.kind() == Some($crate::store::FailureKind::Conflict) =>
+                {
                     attempt += 1;
                     tokio::time::sleep($crate::store::conflict_pause(attempt)).await;
                 }
@@ -174,6 +180,9 @@ macro_rules! retrying {
     }};
 }
 use retrying;
+
+/// A transaction that lost a race later than this is not run again.
+const LONGEST_RACE: Duration = Duration::from_millis(500);
 
 fn conflict_pause(attempt: u32) -> Duration {
     Duration::from_millis(u64::from(attempt) * 20).mul_f64(0.5 + rand::random::<f64>())
@@ -193,6 +202,11 @@ impl Store {
     /// The daily limits that claims keep.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The database.
+    pub fn db(&self) -> &Db {
+        &self.db
     }
 
     /// Closes every connection.

@@ -16,6 +16,8 @@ use crate::store::StoreError;
 const WRITERS: u32 = 8;
 const READERS: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a statement waits for somebody else's lock: less than a transaction may take.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Every statement of the program is kept prepared: on MySQL one that is not costs a round trip and a delayed acknowledgement.
 const STATEMENT_CACHE: usize = 512;
 
@@ -48,7 +50,7 @@ pub(super) async fn sqlite_pools(url: &str, read_only: bool) -> Result<(Pools<Sq
         .filename(&path)
         .read_only(true)
         .foreign_keys(true)
-        .busy_timeout(ACQUIRE_TIMEOUT)
+        .busy_timeout(LOCK_TIMEOUT)
         .statement_cache_capacity(STATEMENT_CACHE);
     let writing = reading.clone().read_only(false).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
     let writing = if read_only { reading.clone() } else { writing.synchronous(SqliteSynchronous::Full) };
@@ -65,7 +67,7 @@ pub(super) async fn postgres_pools(url: &str, read_only: bool) -> Result<Pools<P
         .statement_cache_capacity(STATEMENT_CACHE)
         .options([
             ("default_transaction_isolation", "read committed"),
-            ("lock_timeout", "3s"),
+            ("lock_timeout", "2s"),
             ("idle_in_transaction_session_timeout", "15s"),
             ("default_transaction_read_only", if read_only { "on" } else { "off" }),
         ]);
@@ -86,7 +88,7 @@ pub(super) async fn mysql_pools(url: &str, read_only: bool) -> Result<Pools<MySq
                 Box::pin(async move {
                     conn.execute(access).await?;
                     conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-                    conn.execute("SET SESSION innodb_lock_wait_timeout = 3").await?;
+                    conn.execute("SET SESSION innodb_lock_wait_timeout = 2").await?;
                     // Only MariaDB has this limit; MySQL answers that it knows no such variable.
                     let _ = conn.execute("SET SESSION idle_transaction_timeout = 15").await;
                     Ok(())

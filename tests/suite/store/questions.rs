@@ -23,7 +23,7 @@ fn questions() -> Vec<(&'static str, &'static str)> {
 
 /// One healthy account, one whose token somebody else keeps ending, and one with a wrong secret.
 async fn tell_a_story(home: &Home) {
-    let now = Clock.now();
+    let now = Clock::new().now();
     for name in ["wx_good", "wx_shared", "wx_broken"] {
         home.register(name, &[ACCESS], now).await;
     }

@@ -128,12 +128,12 @@ on_every_database! {
                     if enabled {
                         home.give(&key("wx1", ACCESS), "value", noon()).await;
                     }
-                    let until = Clock.now().as_millis() + millis;
+                    let until = Clock::new().now().as_millis() + millis;
                     set(&mut raw, "wx1", ACCESS, &format!("expires_at = {until}")).await;
                 }
                 for failures in [0, 1, 7] {
                     set(&mut raw, "wx1", token_type, &format!("failures = {failures}")).await;
-                    let health = Health::of(&home.token(&key("wx1", token_type)).await, enabled, Clock.now());
+                    let health = Health::of(&home.token(&key("wx1", token_type)).await, enabled, Clock::new().now());
                     assert_eq!(reported(&mut raw, "wx1", token_type, "health").await, health.as_str());
                     let told = reported(&mut raw, "wx1", token_type, "consecutive_failures").await;
                     assert_eq!(told, failures.to_string());
@@ -153,18 +153,18 @@ on_every_database! {
         let mut raw = home.raw().await;
         for (name, back) in [("wx1", 0), ("wx1", 1), ("wx1", 40), ("wx2", 0), ("wx2", 1)] {
             for (forced, plain) in [(0, 0), (1, 0), (0, 1), (2, 1), (5, 5)] {
-                let day = Clock.now().beijing_day() - back;
+                let day = Clock::new().now().beijing_day() - back;
                 let calls = forced + plain + 3;
                 let counted = format!("calls_today = {calls}, forced_today = {forced}, plain_today = {plain}");
                 set(&mut raw, name, ACCESS, &format!("budget_day = {day}, {counted}")).await;
                 let token = home.token(&key(name, ACCESS)).await;
-                let spent = token.spent.as_of(Clock.now());
+                let spent = token.spent.as_of(Clock::new().now());
                 let told = [
                     reported(&mut raw, name, ACCESS, "refreshes_today").await,
                     reported(&mut raw, name, ACCESS, "forced_today").await,
                     reported(&mut raw, name, ACCESS, "budget_left").await,
                 ];
-                let left = token.spent.left(token.mode, &LIMITS, Clock.now());
+                let left = token.spent.left(token.mode, &LIMITS, Clock::new().now());
                 assert_eq!(told, [spent.calls, spent.forced, left].map(|number| number.to_string()), "{name} {counted}");
             }
         }
@@ -172,7 +172,7 @@ on_every_database! {
 
     async fn a_budget_is_told_by_mode_and_by_the_limits_of_the_last_claim(database: TestDatabase) {
         let home = Home::new(database).await;
-        let now = Clock.now();
+        let now = Clock::new().now();
         home.register("wx1", &[ACCESS, JSAPI], now).await;
         let mut raw = home.raw().await;
         assert_eq!(reported(&mut raw, "wx1", ACCESS, "budget_left").await, "2");

@@ -1,0 +1,47 @@
+//! What each driver's errors mean to us.
+
+use sqlx::mysql::MySqlDatabaseError;
+use sqlx::sqlite::SqliteError;
+
+use crate::store::FailureKind;
+
+/// What the caller of a failed statement needs to know about it.
+pub(in crate::store) fn kind_of(error: &sqlx::Error) -> FailureKind {
+    let sqlx::Error::Database(error) = error else {
+        return match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => FailureKind::Unavailable,
+            _ => FailureKind::Other,
+        };
+    };
+    if error.is_unique_violation() {
+        return FailureKind::Duplicate;
+    }
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        return match error.number() {
+            1205 | 1213 => FailureKind::Conflict,
+            1021 | 1040 | 1053 | 1927 | 1114 | 1203 | 1290 | 1792 => FailureKind::Unavailable,
+            _ => FailureKind::Other,
+        };
+    }
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<SqliteError>().is_some() {
+        // The low byte is the kind of failure; what stands above it, which of that kind.
+        return match code.parse::<i32>().map(|code| code & 0xff) {
+            Ok(5 | 6) => FailureKind::Conflict,
+            Ok(8 | 10 | 13 | 14) => FailureKind::Unavailable,
+            _ => FailureKind::Other,
+        };
+    }
+    match &*code {
+        "40001" | "40P01" | "55P03" => FailureKind::Conflict,
+        "25006" | "25P03" | "57014" => FailureKind::Unavailable,
+        // Connection exceptions, insufficient resources, operator intervention, system errors.
+        code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => FailureKind::Unavailable,
+        _ => FailureKind::Other,
+    }
+}
