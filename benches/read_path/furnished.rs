@@ -42,7 +42,7 @@ pub(super) async fn rooms(file: &Path) -> Arc<Rooms> {
     let sealer = Sealer::new(&MasterKey::generate().expect("there is randomness"));
     let limits = Limits { forced_per_day: 1, forced_gap: seconds(30), plain_per_day: 1 };
     let live = Arc::new(LiveView::new());
-    let now = Clock.now();
+    let now = Clock::new().now();
     live.publish_keys(&[HashedKey { hash: sealer.hash_key(KEY), key: key(now) }]);
     for account in (0..ACCOUNTS).map(appid) {
         live.publish_account(AccountChange { account: self::account(&account, now), removed: false, revision: 1 });
@@ -58,8 +58,8 @@ pub(super) async fn rooms(file: &Path) -> Arc<Rooms> {
     let client = Client::new(settings).expect("the client is set up");
     let policy = Policy { ahead: seconds(240), scan_interval: seconds(1), concurrency: 1, call_timeout: seconds(2) };
     let stop = CancellationToken::new();
-    let refresher = Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock, policy, stop.clone());
-    Rooms::new(store, live, refresher, Clock, stop)
+    let refresher = Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock::new(), policy, stop.clone());
+    Rooms::new(store, live, refresher, Clock::new(), stop)
 }
 
 fn key(now: Timestamp) -> Key {

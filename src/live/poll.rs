@@ -36,7 +36,7 @@ impl LiveView {
     }
 
     /// Polls until `stop`. A database that is away is reported once when it goes and once when it is back.
-    pub async fn follow(&self, store: &Store, clock: Clock, stop: CancellationToken) {
+    pub async fn follow(&self, store: &Store, clock: &Clock, stop: CancellationToken) {
         let mut away = false;
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
             match self.catch_up(store, clock.now()).await {

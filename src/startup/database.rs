@@ -39,7 +39,7 @@ pub struct Migrated {
 ///
 /// # Errors
 /// See [`StartError`]; unless the database failed half-way, it is byte for byte as it was.
-pub async fn open_database(settings: &Settings, clock: Clock) -> Result<OpenDatabase, StartError> {
+pub async fn open_database(settings: &Settings, clock: &Clock) -> Result<OpenDatabase, StartError> {
     let (sealer, made_key_file) = proven_key(settings).await?;
     let db = Db::open(settings.database_url.expose_secret()).await?;
     // Once more: a server was not looked at yet, and a file was not ours alone.

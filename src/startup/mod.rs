@@ -6,6 +6,7 @@ mod first_key;
 mod key_file;
 mod master_key;
 mod service;
+mod timekeeping;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{OpenDatabase, Signals, StartError, first_key, open_database};
+use super::{OpenDatabase, Signals, StartError, first_key, open_database, timekeeping};
 use crate::clock::Clock;
 use crate::config::{Settings, redacted};
 use crate::domain::key::KeyText;
@@ -60,14 +60,15 @@ impl Service {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let listener = bind(settings.listen)?;
         let address = listener.local_addr()?;
-        let clock = Clock;
+        let clock = Clock::new();
         let wechat = Client::new(ClientSettings {
             base_url: settings.wechat_url.clone(),
             fallback_url: settings.wechat_fallback_url.clone(),
             connect_timeout: settings.connect_timeout(),
             deadline: settings.call_timeout,
         })?;
-        let OpenDatabase { db, sealer, made_key_file, .. } = open_database(&settings, clock).await?;
+        let OpenDatabase { db, sealer, made_key_file, .. } = open_database(&settings, &clock).await?;
+        timekeeping::set(&db, &clock).await?;
         let embedded = db.dialect() == Dialect::Sqlite;
         let store = Arc::new(Store::new(db, sealer, settings.limits(), instance_name()));
         if embedded {
@@ -77,8 +78,14 @@ impl Service {
         let live = Arc::new(LiveView::new());
         live.sync(&store, Timestamp::ZERO, clock.now()).await?;
         let stop = CancellationToken::new();
-        let refresher =
-            Refresher::new(Arc::clone(&store), wechat, Arc::clone(&live), clock, policy(&settings), stop.clone());
+        let refresher = Refresher::new(
+            Arc::clone(&store),
+            wechat,
+            Arc::clone(&live),
+            clock.clone(),
+            policy(&settings),
+            stop.clone(),
+        );
         let facts = Facts {
             address,
             database: redacted(settings.database_url.expose_secret()),
@@ -133,8 +140,9 @@ fn start_rounds(rooms: &Rooms, history_days: u32) -> TaskTracker {
     let rounds = TaskTracker::new();
     rounds.spawn(Arc::clone(refresher).run());
     rounds.spawn(Arc::clone(refresher).prune(history_days));
-    let (live, store, stop, clock) = (Arc::clone(live), Arc::clone(store), draining.clone(), *clock);
-    rounds.spawn(async move { live.follow(&store, clock, stop).await });
+    rounds.spawn(timekeeping::keep(Arc::clone(store), clock.clone(), draining.clone()));
+    let (live, store, stop, clock) = (Arc::clone(live), Arc::clone(store), draining.clone(), clock.clone());
+    rounds.spawn(async move { live.follow(&store, &clock, stop).await });
     rounds.close();
     rounds
 }

@@ -94,7 +94,7 @@ async fn open(database: &TestDatabase, master_key: Option<&str>) -> Result<Optio
     let environment = given.map(|(name, value)| (name.into(), value.into()));
     let sources = Sources::gather(Some(no_file.path()), environment, []);
     let settings = Settings::parse(&sources).expect("the settings are right");
-    let opened = open_database(&settings, Clock).await?;
+    let opened = open_database(&settings, &Clock::new()).await?;
     opened.db.close().await;
     Ok(opened.made_key_file)
 }

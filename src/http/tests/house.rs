@@ -91,8 +91,9 @@ impl House {
         };
         let live = Arc::new(LiveView::new());
         let client = Client::new(settings).unwrap();
-        let refresher = Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock, policy, stop.clone());
-        let rooms = Rooms::new(store, live, refresher, Clock, stop.clone());
+        let refresher =
+            Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock::new(), policy, stop.clone());
+        let rooms = Rooms::new(store, live, refresher, Clock::new(), stop.clone());
         let mut house = Self { rooms, admin: String::new(), stop, _directory: directory };
         house.admin = house.key(Role::Admin, AccountScope::All, Actions::of_role(Role::Admin)).await;
         house
