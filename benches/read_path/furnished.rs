@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wxtoken::clock::Clock;
 use wxtoken::domain::account::{Account, AppId, Mode, TokenType, TokenTypes};
@@ -45,8 +46,11 @@ pub(super) async fn rooms(file: &Path) -> Arc<Rooms> {
     let now = Clock::new().now();
     live.publish_keys(&[HashedKey { hash: sealer.hash_key(KEY), key: key(now) }]);
     for account in (0..ACCOUNTS).map(appid) {
-        live.publish_account(AccountChange { account: self::account(&account, now), removed: false, revision: 1 });
-        live.publish_token(token(account, now));
+        live.publish_account(
+            AccountChange { account: self::account(&account, now), removed: false, revision: 1, secret: None },
+            Instant::now(),
+        );
+        live.publish_token(token(account, now), Instant::now());
     }
     let store = Arc::new(Store::new(db, sealer, limits, "bench".to_owned()));
     let settings = ClientSettings {
@@ -56,7 +60,13 @@ pub(super) async fn rooms(file: &Path) -> Arc<Rooms> {
         deadline: seconds(2),
     };
     let client = Client::new(settings).expect("the client is set up");
-    let policy = Policy { ahead: seconds(240), scan_interval: seconds(1), concurrency: 1, call_timeout: seconds(2) };
+    let policy = Policy {
+        ahead: seconds(240),
+        scan_interval: seconds(1),
+        concurrency: 1,
+        call_timeout: seconds(2),
+        alone: true,
+    };
     let stop = CancellationToken::new();
     let refresher = Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock::new(), policy, stop.clone());
     Rooms::new(store, live, refresher, Clock::new(), stop)

@@ -2,22 +2,28 @@
 //!
 //! The database is the truth. This view learns of changes in two ways: this instance publishes what it has just committed, and `poll`
 //! asks twice a second what others have changed. Both go through the same doors below, which let a state in only if it is newer than the one
-//! held, so that the order of arrival does not matter.
+//! held, so that the order of arrival does not matter. [`order`] has the rule.
+//!
+//! What WeChat answered and the database could not take is in the view, too, marked as not stored: it is served, and gives way to what the
+//! database says once that has caught up.
 
+mod order;
 mod poll;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::time::Instant;
 
 use crate::domain::account::{Account, AppId, TokenType};
 use crate::domain::key::Key;
 use crate::domain::timestamp::Timestamp;
-use crate::domain::token::{Token, Value};
-use crate::store::account::AccountChange;
+use crate::domain::token::{Token, TokenKey, Value};
+use crate::store::account::{AccountChange, SealedSecret};
 use crate::store::key::HashedKey;
+use order::{Order, Standing};
 
 type Slots = [ArcSwapOption<LiveToken>; 3];
 
@@ -27,14 +33,19 @@ pub struct LiveView {
     accounts: papaya::HashMap<AppId, Arc<LiveAccount>>,
     keys: ArcSwap<HashMap<[u8; 32], Arc<Key>>>,
     synced_at: AtomicI64,
+    /// The database was found to have an older state than it once had: a copy was restored. Everything must be read again.
+    went_back: AtomicBool,
 }
 
 /// An account and its tokens.
 pub struct LiveAccount {
     /// The account as admins see it.
     pub account: Account,
+    /// Its AppSecret, sealed, for calls while the database is away.
+    pub secret: Option<SealedSecret>,
     removed: bool,
     revision: i64,
+    known_at: Instant,
     /// Shared with the entry that replaces this one when the account is edited, so that no token published meanwhile is lost.
     tokens: Arc<Slots>,
 }
@@ -43,13 +54,14 @@ pub struct LiveAccount {
 pub struct LiveToken {
     /// Its state.
     pub token: Token,
+    standing: Standing,
     answer: OnceLock<Box<[u8]>>,
     withheld_until: AtomicI64,
 }
 
 impl LiveToken {
-    fn new(token: Token) -> Self {
-        Self { token, answer: OnceLock::new(), withheld_until: AtomicI64::new(0) }
+    fn new(token: Token, standing: Standing) -> Self {
+        Self { token, standing, answer: OnceLock::new(), withheld_until: AtomicI64::new(0) }
     }
 
     /// The value, if it may be handed out at `now`: it is alive, and not withheld.
@@ -102,29 +114,96 @@ impl LiveView {
         Timestamp::from_millis(self.synced_at.load(Ordering::Relaxed))
     }
 
-    /// Takes in an account's present state.
-    pub fn publish_account(&self, change: AccountChange) {
-        let AccountChange { account, removed, revision } = change;
-        let fresh = |tokens| Arc::new(LiveAccount { account: account.clone(), removed, revision, tokens });
+    /// Every token that is kept for an account in use and due for a refresh at `now`, for when the database cannot be asked.
+    pub fn due_tokens(&self, now: Timestamp) -> Vec<(Arc<LiveAccount>, Arc<LiveToken>)> {
+        let accounts = self.accounts.pin();
+        let in_use = accounts.values().filter(|live| !live.removed && live.account.enabled);
+        let tokens =
+            in_use.flat_map(|live| TokenType::ALL.map(|token_type| Some((Arc::clone(live), live.token(token_type)?))));
+        tokens.flatten().filter(|(_, held)| held.token.refresh_at <= now).collect()
+    }
+
+    /// Takes in an account's state as the database had it when it was `asked`, or later.
+    pub fn publish_account(&self, change: AccountChange, asked: Instant) {
+        let AccountChange { account, removed, revision, secret } = change;
+        let fresh = |tokens| {
+            let (account, secret) = (account.clone(), secret.clone());
+            Arc::new(LiveAccount { account, secret, removed, revision, known_at: Instant::now(), tokens })
+        };
+        let supersedes =
+            |held: &LiveAccount| held.revision < revision || (held.revision > revision && held.known_at < asked);
         self.accounts.pin().update_or_insert_with(
             account.appid.clone(),
-            |held| if held.revision < revision { fresh(Arc::clone(&held.tokens)) } else { Arc::clone(held) },
+            |held| {
+                if !supersedes(held) {
+                    return Arc::clone(held);
+                }
+                if held.revision > revision {
+                    self.went_back.store(true, Ordering::Relaxed);
+                }
+                fresh(Arc::clone(&held.tokens))
+            },
             || fresh(Arc::default()),
         );
     }
 
-    /// Takes in a token's present state. One of an account that is not known yet is passed over; the next poll brings it.
-    pub fn publish_token(&self, token: Token) {
-        let accounts = self.accounts.pin();
-        let Some(account) = accounts.get(&token.key.appid) else {
-            return;
-        };
-        let slot = &account.tokens[token.key.token_type.index()];
-        let fresh = Arc::new(LiveToken::new(token));
-        slot.rcu(|held| match held {
-            Some(held) if held.token.revision >= fresh.token.revision => Some(Arc::clone(held)),
-            _ => Some(Arc::clone(&fresh)),
+    /// Takes in a token's state as the database had it when it was `asked`, or later. One of an account that is not known yet is passed over;
+    /// the next poll brings it.
+    pub fn publish_token(&self, token: Token, asked: Instant) {
+        let order = self
+            .put(token, Standing::Stored(Instant::now()), |held, fresh| held.standing.order(&held.token, fresh, asked));
+        if order == Some(Order::WentBack) {
+            self.went_back.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes in what a token is with an answer that is not in the database yet.
+    pub fn publish_unstored(&self, token: Token) {
+        self.put(token, Standing::Unstored, |held, fresh| {
+            if held.token.revision < fresh.revision { Order::Newer } else { Order::NotNewer }
         });
+    }
+
+    /// Nothing that is not stored is left of this token: the next state that the database has is the one that counts.
+    pub fn conclude(&self, key: &TokenKey) {
+        if let Some(account) = self.accounts.pin().get(&key.appid) {
+            account.tokens[key.token_type.index()].rcu(|held| match held {
+                Some(held) if held.standing == Standing::Unstored => {
+                    Some(Arc::new(LiveToken::new(held.token.clone(), Standing::Concluded)))
+                }
+                held => held.clone(),
+            });
+        }
+    }
+
+    fn put(&self, token: Token, standing: Standing, order: impl Fn(&LiveToken, &Token) -> Order) -> Option<Order> {
+        let accounts = self.accounts.pin();
+        let account = accounts.get(&token.key.appid)?;
+        let slot = &account.tokens[token.key.token_type.index()];
+        let fresh = Arc::new(LiveToken::new(token, standing));
+        let mut found = None;
+        slot.rcu(|held| {
+            found = held.as_ref().map(|held| order(held, &fresh.token));
+            match held {
+                Some(held) if found == Some(Order::NotNewer) => Some(Arc::clone(held)),
+                _ => Some(Arc::clone(&fresh)),
+            }
+        });
+        found
+    }
+
+    /// Lets go of what the database did not have when it was `asked` for everything it has.
+    fn forget_others(&self, accounts: &HashSet<AppId>, tokens: &HashSet<TokenKey>, asked: Instant) {
+        let held = self.accounts.pin();
+        held.retain(|appid, live| accounts.contains(appid) || live.known_at > asked);
+        for (appid, live) in &held {
+            for token_type in TokenType::ALL {
+                let key = TokenKey::new(appid.clone(), token_type);
+                live.tokens[token_type.index()].rcu(|held| {
+                    held.clone().filter(|held| tokens.contains(&key) || !held.standing.known_before(asked))
+                });
+            }
+        }
     }
 
     /// Takes in keys' present states. A revocation is final.

@@ -1,13 +1,17 @@
 //! How the live view learns of what other instances change.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::LiveView;
 use crate::clock::Clock;
+use crate::domain::account::AppId;
 use crate::domain::timestamp::Timestamp;
+use crate::domain::token::TokenKey;
 use crate::store::{Store, StoreError};
 
 /// With the time that a poll takes this stays well under the 2 s within which an instance serves what another has fetched.
@@ -16,30 +20,62 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const OVERLAP: Duration = Duration::from_secs(30);
 
 impl LiveView {
-    /// Takes in everything that changed at or after `since`; [`Timestamp::ZERO`] for all there is.
+    /// Takes in everything that the database has, and lets go of everything else.
     ///
     /// Rows that do not read are logged and passed over: one bad row must not blind the view.
-    pub async fn sync(&self, store: &Store, since: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-        let keys = readable(store.keys_changed_since(since).await?);
-        let accounts = readable(store.accounts_changed_since(since).await?);
-        let tokens = readable(store.tokens_changed_since(since).await?);
-        self.publish_keys(&keys.filter(|hashed| self.is_news(hashed)).collect::<Vec<_>>());
-        accounts.for_each(|change| self.publish_account(change));
-        tokens.for_each(|token| self.publish_token(token));
+    pub async fn load(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
+        self.went_back.store(false, Ordering::Relaxed);
+        let asked = Instant::now();
+        let told = self.take_in(store, Timestamp::ZERO, asked).await?;
+        // The row that does not read may be that of anything that we hold.
+        if told.complete {
+            self.forget_others(&told.accounts, &told.tokens, asked);
+        }
         self.synced_at.store(now.as_millis(), Ordering::Relaxed);
         Ok(())
     }
 
     /// Takes in what changed since the last time, this instance's own changes too.
     pub async fn catch_up(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
-        self.sync(store, self.synced_at().minus(OVERLAP), now).await
+        self.take_in(store, self.synced_at().minus(OVERLAP), Instant::now()).await?;
+        self.synced_at.store(now.as_millis(), Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Polls until `stop`. A database that is away is reported once when it goes and once when it is back.
+    async fn take_in(&self, store: &Store, since: Timestamp, asked: Instant) -> Result<Told, StoreError> {
+        let mut told = Told { complete: true, ..Told::default() };
+        let keys = told.readable(store.keys_changed_since(since).await?);
+        let accounts = told.readable(store.accounts_changed_since(since).await?);
+        let tokens = told.readable(store.tokens_changed_since(since).await?);
+        self.publish_keys(&keys.into_iter().filter(|hashed| self.is_news(hashed)).collect::<Vec<_>>());
+        for change in accounts {
+            told.accounts.insert(change.account.appid.clone());
+            self.publish_account(change, asked);
+        }
+        for token in tokens {
+            told.tokens.insert(token.key.clone());
+            self.publish_token(token, asked);
+        }
+        Ok(told)
+    }
+
+    /// Polls until `stop`. A database that is away is reported once when it goes and once when it is back; as it may then be an older copy, everything
+    /// is read again.
     pub async fn follow(&self, store: &Store, clock: &Clock, stop: CancellationToken) {
         let mut away = false;
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-            match self.catch_up(store, clock.now()).await {
+            let went_back = self.went_back.load(Ordering::Relaxed);
+            if went_back {
+                tracing::error!(
+                    "the database has an older state than before, as if a copy had been restored; reading all of it"
+                );
+            }
+            let looked = if away || went_back {
+                self.load(store, clock.now()).await
+            } else {
+                self.catch_up(store, clock.now()).await
+            };
+            match looked {
                 Ok(()) => {
                     if std::mem::take(&mut away) {
                         tracing::info!("the database is back; the live view follows it again");
@@ -62,11 +98,24 @@ impl LiveView {
     }
 }
 
-fn readable<T>(rows: Vec<Result<T, StoreError>>) -> impl Iterator<Item = T> {
-    rows.into_iter().filter_map(|row| {
-        row.inspect_err(|error| {
-            tracing::error!(error = error as &dyn std::error::Error, "a row cannot be read and is passed over");
-        })
-        .ok()
-    })
+/// What one look at the database told of.
+#[derive(Default)]
+struct Told {
+    accounts: HashSet<AppId>,
+    tokens: HashSet<TokenKey>,
+    /// Whether every row could be read.
+    complete: bool,
+}
+
+impl Told {
+    fn readable<T>(&mut self, rows: Vec<Result<T, StoreError>>) -> Vec<T> {
+        let readable = rows.into_iter().filter_map(|row| {
+            row.inspect_err(|error| {
+                self.complete = false;
+                tracing::error!(error = error as &dyn std::error::Error, "a row cannot be read and is passed over");
+            })
+            .ok()
+        });
+        readable.collect()
+    }
 }

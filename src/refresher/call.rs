@@ -5,21 +5,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::kept::Kept;
 use super::{RefreshError, Refreshed, Refresher, fail_point};
 use crate::domain::account::{Mode, TokenType};
 use crate::domain::budget::Exhausted;
 use crate::domain::refresh::{CallKind, Failure, FailureClass, Outcome, Trigger};
 use crate::domain::secret::{AppSecret, TokenValue};
-use crate::domain::settlement::{CallResult, EndedCall};
+use crate::domain::settlement::{CallResult, EndedCall, Settlement, settle};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 use crate::store::StoreError;
-use crate::store::settle::{Settled, Terms};
+use crate::store::settle::Settled;
 use crate::wechat::{Answer, CallError};
-
-/// The pauses between attempts to settle, while the database is away.
-const SETTLE_PAUSES: [Duration; 4] =
-    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(2)];
 
 /// When to look again for an access token to fetch a ticket with. The settle that brings one wakes the ticket before that.
 const TICKET_PAUSE: Duration = Duration::from_mins(1);
@@ -48,7 +45,7 @@ enum Made {
 }
 
 /// A call with what it needs.
-enum Asking {
+pub(super) enum Asking {
     Mint(AppSecret),
     Probe(TokenValue),
     Ticket(TokenValue),
@@ -67,13 +64,17 @@ impl Refresher {
                 Made::Released(reason) => return Err(reason),
             };
             fail_point::pass("before_settle").await;
-            let settled = self.settle(&claim, &ended).await?;
+            let asked = Instant::now();
+            let settled = match self.store.settle(&claim, &ended, self.terms(), self.clock.now()).await {
+                Err(failure) if failure.is_unavailable() => return self.keep(claim, ended, error, failure),
+                settled => settled.inspect_err(|error| log_unsettled(&claim, error))?,
+            };
             fail_point::pass("after_settle").await;
             let Some(settled) = settled else {
                 self.superseded(&claim, &ended);
                 return Err(RefreshError::Superseded);
             };
-            self.live.publish_token(settled.token.clone());
+            self.live.publish_token(settled.token.clone(), asked);
             log_settled(&claim, &ended, &settled);
             exhausted = exhausted.or(settled.exhausted);
             let latency = ended.ended_at.since(ended.sent_at);
@@ -97,6 +98,7 @@ impl Refresher {
             Ok(asking) => asking,
             Err(instead) => return Ok(instead),
         };
+        let _calling = self.under_way.enter(&claim.token.key);
         // Never fails: the semaphore is not closed.
         let _permit = self.calls.acquire().await;
         if won.elapsed() > self.policy.lease() / 2 {
@@ -104,21 +106,53 @@ impl Refresher {
         }
         fail_point::pass("before_call").await;
         self.withhold_doubtful(claim);
+        let (ended, error) = self.ask(claim, &asking).await;
+        Ok(Made::Ended(ended, error))
+    }
+
+    /// The call itself.
+    pub(super) async fn ask(self: &Arc<Self>, claim: &Claim, asking: &Asking) -> (EndedCall, Option<CallError>) {
         let sent_at = self.clock.now();
-        let result = match &asking {
+        let result = match asking {
             Asking::Mint(secret) => self.mint(claim, secret).await.map(Some),
             Asking::Probe(token) => self.wechat.probe(token).await.map(|()| None),
             Asking::Ticket(token) => self.fetch_ticket(claim, token).await.map(Some),
         };
         let ended_at = self.clock.now();
-        Ok(match result {
-            Ok(answer) => Made::Ended(EndedCall { sent_at, ended_at, result: self.taken(answer) }, None),
+        match result {
+            Ok(answer) => (EndedCall { sent_at, ended_at, result: self.taken(answer) }, None),
             Err(error) => {
                 let refused = claim.call == CallKind::Probe && error.token_refused();
                 let result = if refused { CallResult::Refused } else { CallResult::Failed };
-                Made::Ended(EndedCall { sent_at, ended_at, result: result(error.failure()) }, Some(error))
+                (EndedCall { sent_at, ended_at, result: result(error.failure()) }, Some(error))
             }
-        })
+        }
+    }
+
+    /// The answer cannot be stored now. It is served if it is a value, and stored later: the generation keeps a late settle harmless.
+    fn keep(
+        &self,
+        claim: Claim,
+        ended: EndedCall,
+        error: Option<CallError>,
+        failure: StoreError,
+    ) -> Result<Refreshed, RefreshError> {
+        tracing::warn!(
+            error = &failure as &dyn std::error::Error,
+            "what WeChat answered for the {} cannot be stored now; it is kept until it can",
+            claim.token.key
+        );
+        let latency = ended.ended_at.since(ended.sent_at);
+        let call = CallReport { call: claim.call, latency, error, exhausted: None };
+        let kept = matches!(ended.result, CallResult::Value { .. }).then(|| {
+            let Settlement { token, outcome, .. } =
+                settle(&claim.token, &claim, &ended, self.policy.ahead, rand::random());
+            let token = Token { generation: claim.generation, ..token };
+            self.live.publish_unstored(token.clone());
+            Refreshed { outcome, token, call }
+        });
+        self.kept.keep(Kept::Claimed(Box::new(claim), ended));
+        kept.ok_or_else(|| failure.into())
     }
 
     /// What the call needs; or what comes instead of a call that cannot be made.
@@ -201,39 +235,8 @@ impl Refresher {
         Ok(Made::Released(reason))
     }
 
-    /// Settles, again and again while the database is away, as long as this instance runs: the generation keeps a late settle harmless.
-    async fn settle(&self, claim: &Claim, call: &EndedCall) -> Result<Option<Settled>, RefreshError> {
-        let mut attempt = 0;
-        loop {
-            let terms = Terms { ahead: self.policy.ahead, lease: self.policy.lease(), roll: rand::random() };
-            match self.store.settle(claim, call, terms, self.clock.now()).await {
-                Err(error) if error.is_unavailable() => {
-                    if attempt == 0 {
-                        tracing::error!(
-                            error = &error as &dyn std::error::Error,
-                            "what WeChat answered for the {} cannot be stored now; trying on",
-                            claim.token.key
-                        );
-                    }
-                    let pause = SETTLE_PAUSES[attempt.min(SETTLE_PAUSES.len() - 1)];
-                    attempt += 1;
-                    tokio::time::sleep(pause).await;
-                }
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "what WeChat answered for the {} cannot be stored",
-                        claim.token.key
-                    );
-                    return Err(error.into());
-                }
-                Ok(settled) => return Ok(settled),
-            }
-        }
-    }
-
     /// Somebody newer owns the token. In plain mode a value that came too late may be the one that WeChat honours now, so one more is minted.
-    fn superseded(self: &Arc<Self>, claim: &Claim, call: &EndedCall) {
+    pub(super) fn superseded(self: &Arc<Self>, claim: &Claim, call: &EndedCall) {
         let key = claim.token.key.clone();
         tracing::warn!("an answer for the {key} came after its lease and was not stored");
         let minted = matches!(call.result, CallResult::Value { .. }) && claim.call != CallKind::Ticket;
@@ -270,7 +273,15 @@ fn unreadable_secret(now: Timestamp) -> EndedCall {
     EndedCall { sent_at: now, ended_at: now, result: CallResult::Failed(failure) }
 }
 
-fn log_settled(claim: &Claim, call: &EndedCall, settled: &Settled) {
+fn log_unsettled(claim: &Claim, error: &StoreError) {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "what WeChat answered for the {} cannot be stored",
+        claim.token.key
+    );
+}
+
+pub(super) fn log_settled(claim: &Claim, call: &EndedCall, settled: &Settled) {
     let Token { key, version, refresh_at, .. } = &settled.token;
     let (appid, token_type) = (key.appid.as_str(), key.token_type.as_str());
     let (outcome, trigger) = (settled.outcome.as_str(), claim.trigger.as_str());

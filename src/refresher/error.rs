@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::domain::budget::Exhausted;
 use crate::domain::refresh::CallKind;
 use crate::domain::timestamp::Timestamp;
+use crate::domain::token::Token;
 use crate::store::StoreError;
 use crate::wechat::CallError;
 
@@ -66,6 +67,17 @@ pub struct LastFailure {
     pub errmsg: String,
     /// When the next attempt is due.
     pub retry_at: Timestamp,
+}
+
+impl LastFailure {
+    pub(super) fn of(token: &Token) -> Self {
+        Self {
+            call: token.last_call(),
+            errcode: token.record.last_errcode,
+            errmsg: token.record.last_errmsg.clone().unwrap_or_default(),
+            retry_at: token.refresh_at,
+        }
+    }
 }
 
 impl From<StoreError> for RefreshError {

@@ -54,6 +54,11 @@
 //! is followed by a probe, so that a dead value is found out and not handed out; and while a value in doubt is being replaced, readers wait
 //! for the answer, for a second at most.
 //!
+//! **Without the database** no claim can be made and no answer settled. An answer whose settle fails is kept and, if it is a value, published at
+//! once; it is settled when the database is back, and until then the view counts it as not stored. Tokens in stable mode and tickets that
+//! come due meanwhile are fetched without a claim, by each instance for itself (`supply`): WeChat names the same value to all. Such a call gets a
+//! generation and its history row when it is stored; a call of which the row knows something later goes down as `superseded`.
+//!
 //! **Tickets** are fetched with an access token. A ticket row without one is put back without a call and woken by the settle that brings
 //! the token. A ticket call that finds its access token refused has it repaired, once; the ticket's own backoff then fetches it again.
 //!
@@ -65,13 +70,15 @@ mod call;
 mod error;
 mod fail_point;
 mod flight;
+mod kept;
 mod obtain;
 mod repair;
 mod retention;
 mod schedule;
+mod supply;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -82,7 +89,9 @@ use tokio_util::task::TaskTracker;
 pub use call::CallReport;
 pub use error::{LastFailure, RefreshError};
 use flight::Flights;
+use kept::KeptCalls;
 pub use repair::{Report, Verdict};
+use supply::UnderWay;
 
 use crate::clock::Clock;
 use crate::domain::refresh::Outcome;
@@ -103,6 +112,8 @@ pub struct Policy {
     pub concurrency: u32,
     /// The deadline of one call.
     pub call_timeout: Duration,
+    /// Whether no other instance can use the database.
+    pub alone: bool,
 }
 
 impl Policy {
@@ -145,6 +156,9 @@ pub struct Refresher {
     stop: CancellationToken,
     due: Notify,
     last_scan: AtomicI64,
+    kept: KeptCalls,
+    under_way: UnderWay,
+    database_is_away: AtomicBool,
 }
 
 impl Refresher {
@@ -174,6 +188,9 @@ impl Refresher {
             stop,
             due: Notify::new(),
             last_scan: AtomicI64::new(0),
+            kept: KeptCalls::default(),
+            under_way: UnderWay::default(),
+            database_is_away: AtomicBool::new(false),
         })
     }
 
@@ -193,9 +210,10 @@ impl Refresher {
     }
 
     /// Waits until every call in flight is settled. Call it after `stop` was cancelled and [`Refresher::run`] has ended.
-    pub async fn settle_all(&self) {
+    pub async fn settle_all(self: &Arc<Self>) {
         self.tasks.close();
         self.tasks.wait().await;
+        self.flush_kept().await;
     }
 
     fn check_running(&self) -> Result<(), RefreshError> {

@@ -1,12 +1,14 @@
 //! Tokens and refreshes on demand: the first use of a token, a reader who needs more time, an admin's order, a check.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::kept::is_away;
 use super::{LastFailure, RefreshError, Refreshed, Refresher};
 use crate::domain::account::{AppId, Mode, TokenType};
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
@@ -65,25 +67,37 @@ impl Refresher {
     async fn first_value(self: &Arc<Self>, key: &TokenKey) -> Result<(), RefreshError> {
         let refresher = Arc::clone(self);
         let work = || refresher.first_use(key.clone());
-        let token = self.first_uses.join(key.clone(), &self.tasks, work).await?;
-        self.live.publish_token(token);
-        Ok(())
+        self.first_uses.join(key.clone(), &self.tasks, work).await.map(drop)
     }
 
     /// Boxed, because the first use of a ticket is also one of its access token.
     fn first_use(self: Arc<Self>, key: TokenKey) -> BoxFuture<'static, Result<Token, RefreshError>> {
-        async move { self.fetch_first(&key).await }.boxed()
+        let work = async move {
+            if self.database_is_away.load(Ordering::Relaxed)
+                && let Some(supplied) = self.supply_first(&key).await
+            {
+                return supplied;
+            }
+            match self.fetch_first(&key).await {
+                Err(RefreshError::Database(error)) if is_away(&error) => {
+                    self.supply_first(&key).await.unwrap_or(Err(RefreshError::Database(error)))
+                }
+                fetched => fetched,
+            }
+        };
+        work.boxed()
     }
 
     async fn fetch_first(self: &Arc<Self>, key: &TokenKey) -> Result<Token, RefreshError> {
-        let now = self.clock.now();
+        let (now, asked) = (self.clock.now(), Instant::now());
         let token = self.store.token(key).await?.filter(|token| token.kept).ok_or(RefreshError::NotKept)?;
+        self.live.publish_token(token.clone(), asked);
         let withheld = self.held(key)?.token.version == token.version && now < token.leased_until;
         if token.valid(now).is_some() && !withheld {
             return Ok(token);
         }
         if token.record.failures > 0 && now < token.refresh_at {
-            return Err(RefreshError::BackingOff(last_failure(&token)));
+            return Err(RefreshError::BackingOff(LastFailure::of(&token)));
         }
         if key.token_type.is_ticket() {
             let access_token = TokenKey::new(key.appid.clone(), TokenType::AccessToken);
@@ -95,12 +109,12 @@ impl Refresher {
         {
             Won::Claim(claim) => self.carry_out(*claim).await?,
             Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
-            Won::Token(token) => return Err(RefreshError::BackingOff(last_failure(&token))),
+            Won::Token(token) => return Err(RefreshError::BackingOff(LastFailure::of(&token))),
         };
         match refreshed.call.error {
             Some(error) => Err(RefreshError::Call(error)),
             None if refreshed.token.valid(self.clock.now()).is_some() => Ok(refreshed.token),
-            None => Err(RefreshError::BackingOff(last_failure(&refreshed.token))),
+            None => Err(RefreshError::BackingOff(LastFailure::of(&refreshed.token))),
         }
     }
 
@@ -129,10 +143,7 @@ impl Refresher {
             refresher.keep_pace(&key).await?;
             let claim = match refresher.claim_or_follow(&key, call, trigger, seen).await? {
                 Won::Claim(claim) => claim,
-                Won::Token(token) => {
-                    refresher.live.publish_token(*token);
-                    return Err(RefreshError::Superseded);
-                }
+                Won::Token(_) => return Err(RefreshError::Superseded),
             };
             let refreshed = refresher.carry_out(*claim).await?;
             match (refreshed.outcome, &refreshed.call.error) {
@@ -177,9 +188,13 @@ impl Refresher {
             if let Err(draining) = self.check_running() {
                 return self.follow(key, seen, draining).await;
             }
+            let asked = Instant::now();
             match self.store.claim(key, Wish { call, trigger, seen }, lease, self.clock.now()).await? {
                 Attempt::Claimed(claim) => return Ok(Won::Claim(claim)),
-                Attempt::Moved(token) => return Ok(Won::Token(token)),
+                Attempt::Moved(token) => {
+                    self.live.publish_token(token.as_ref().clone(), asked);
+                    return Ok(Won::Token(token));
+                }
                 Attempt::Exhausted(exhausted) => return Err(RefreshError::Exhausted(exhausted)),
                 Attempt::Absent => return Err(RefreshError::NotKept),
                 Attempt::Busy if started.elapsed() > self.policy.patience() => return Err(RefreshError::StillBusy),
@@ -193,8 +208,10 @@ impl Refresher {
     /// the shutdown waits for that call anyway.
     async fn follow(&self, key: &TokenKey, seen: Seen, draining: RefreshError) -> Result<Won, RefreshError> {
         loop {
+            let asked = Instant::now();
             let token = self.store.token(key).await?.ok_or(RefreshError::NotKept)?;
             if !seen.covers(&token) {
+                self.live.publish_token(token.clone(), asked);
                 return Ok(Won::Token(Box::new(token)));
             }
             if token.leased_until <= self.clock.now() {
@@ -228,13 +245,4 @@ fn wants_more(token: &Token, min_ttl: Duration, now: Timestamp) -> bool {
     let obtainable = !stable || left <= Duration::from_mins(5);
     let backing_off = token.record.failures > 0 && now < token.refresh_at;
     left < wanted && obtainable && !backing_off && now >= token.record.last_call_at.plus(pause)
-}
-
-fn last_failure(token: &Token) -> LastFailure {
-    LastFailure {
-        call: token.last_call(),
-        errcode: token.record.last_errcode,
-        errmsg: token.record.last_errmsg.clone().unwrap_or_default(),
-        retry_at: token.refresh_at,
-    }
 }

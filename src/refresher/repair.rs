@@ -118,10 +118,7 @@ impl Refresher {
         let call = if key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Probe };
         let claim = match self.claim_or_follow(key, call, trigger, Seen::Version(version)).await? {
             Won::Claim(claim) => *claim,
-            Won::Token(token) => {
-                self.live.publish_token(token.as_ref().clone());
-                return self.verdict_on(&token, version);
-            }
+            Won::Token(token) => return self.verdict_on(&token, version),
         };
         let refreshed = self.carry_out(claim).await?;
         match (refreshed.outcome, refreshed.call.error, refreshed.call.exhausted) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Refresher;
+use super::kept::is_away;
 use crate::domain::token::Claim;
 use crate::store::StoreError;
 use crate::store::lease::Due;
@@ -11,20 +12,19 @@ use crate::store::lease::Due;
 impl Refresher {
     /// Looks for due tokens until told to stop. A database that is away is reported once when it goes and once when it is back.
     pub async fn run(self: Arc<Self>) {
-        let mut away = false;
         while !self.stop.is_cancelled() {
-            match self.run_once().await {
+            let claimed = self.run_once().await;
+            let news = self.note_database(&claimed);
+            match claimed {
                 Ok(claimed) => {
-                    if away {
-                        away = false;
+                    if news {
                         tracing::info!("the database is back; refreshing goes on");
                     }
                     if claimed > 0 {
                         continue;
                     }
                 }
-                Err(error) if !away => {
-                    away = true;
+                Err(error) if news || !is_away(&error) => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "due tokens cannot be claimed; trying again every {:?}",
@@ -69,7 +69,7 @@ impl Refresher {
     }
 
     /// Carries a claim out in a task of its own, which keeps `seat` until it ends.
-    fn start(self: &Arc<Self>, claim: Claim, seat: Option<tokio::sync::OwnedSemaphorePermit>) {
+    pub(super) fn start(self: &Arc<Self>, claim: Claim, seat: Option<tokio::sync::OwnedSemaphorePermit>) {
         let refresher = Arc::clone(self);
         self.tasks.spawn(async move {
             // What went wrong was logged where it happened, and the row says when to try again.

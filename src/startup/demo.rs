@@ -182,7 +182,7 @@ async fn register_samples(service: &Service) -> Result<KeyText, StartError> {
         expires_at: Timestamp::NEVER,
     };
     rooms.store.create_key(&key, &new, &first_key::program(), now).await?;
-    rooms.live.sync(&rooms.store, Timestamp::ZERO, now).await?;
+    rooms.live.load(&rooms.store, now).await?;
     rooms.refresher.wake();
     Ok(key)
 }

@@ -16,7 +16,6 @@ use super::{OpenDatabase, Signals, StartError, first_key, open_database, timekee
 use crate::clock::Clock;
 use crate::config::{Settings, redacted};
 use crate::domain::key::KeyText;
-use crate::domain::timestamp::Timestamp;
 use crate::http::{self, Rooms};
 use crate::live::LiveView;
 use crate::refresher::{Policy, Refresher};
@@ -76,14 +75,14 @@ impl Service {
         }
         let made_admin_key = first_key::provide(&store, settings.admin_key.as_ref(), clock.now()).await?;
         let live = Arc::new(LiveView::new());
-        live.sync(&store, Timestamp::ZERO, clock.now()).await?;
+        live.load(&store, clock.now()).await?;
         let stop = CancellationToken::new();
         let refresher = Refresher::new(
             Arc::clone(&store),
             wechat,
             Arc::clone(&live),
             clock.clone(),
-            policy(&settings),
+            policy(&settings, embedded),
             stop.clone(),
         );
         let facts = Facts {
@@ -139,6 +138,8 @@ fn start_rounds(rooms: &Rooms, history_days: u32) -> TaskTracker {
     let Rooms { store, live, refresher, clock, draining, .. } = rooms;
     let rounds = TaskTracker::new();
     rounds.spawn(Arc::clone(refresher).run());
+    rounds.spawn(Arc::clone(refresher).supply());
+    rounds.spawn(Arc::clone(refresher).store_kept());
     rounds.spawn(Arc::clone(refresher).prune(history_days));
     rounds.spawn(timekeeping::keep(Arc::clone(store), clock.clone(), draining.clone()));
     let (live, store, stop, clock) = (Arc::clone(live), Arc::clone(store), draining.clone(), clock.clone());
@@ -167,12 +168,14 @@ async fn drain(rooms: &Rooms, rounds: &TaskTracker, serving: impl Future<Output 
     served
 }
 
-fn policy(settings: &Settings) -> Policy {
+fn policy(settings: &Settings, embedded: bool) -> Policy {
     Policy {
         ahead: settings.refresh_ahead,
         scan_interval: settings.scan_interval,
         concurrency: settings.refresh_concurrency,
         call_timeout: settings.call_timeout,
+        // An SQLite file is locked by the process that serves it.
+        alone: embedded,
     }
 }
 

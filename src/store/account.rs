@@ -1,12 +1,14 @@
 //! `wx_account`: the registered WeChat applications.
 
+use std::fmt;
+
 use secrecy::ExposeSecret;
 use sqlx::FromRow;
 
 use super::audit::{Actor, append};
 use super::db::{Tx, bind};
 use super::token::{keep_tokens, reschedule};
-use super::{FailureKind, Store, StoreError, retrying};
+use super::{FailureKind, Store, StoreError, reach, retrying};
 use crate::domain::account::{Account, AccountPatch, AppId, Mode, NewAccount, TokenTypes};
 use crate::domain::secret::AppSecret;
 use crate::domain::timestamp::Timestamp;
@@ -21,6 +23,18 @@ pub struct AccountChange {
     pub removed: bool,
     /// Counts its changes.
     pub revision: i64,
+    /// The AppSecret as the database holds it; `None` when the account was removed.
+    pub secret: Option<SealedSecret>,
+}
+
+/// An AppSecret that [`Store::open_secret`] opens.
+#[derive(Clone)]
+pub struct SealedSecret(Box<str>);
+
+impl fmt::Debug for SealedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealedSecret(..)")
+    }
 }
 
 #[derive(FromRow)]
@@ -31,6 +45,7 @@ struct AccountRow {
     token_types: String,
     enabled: bool,
     note: String,
+    secret_sealed: Option<String>,
     revision: i64,
     created_at: i64,
     updated_at: i64,
@@ -40,8 +55,8 @@ struct AccountRow {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT appid, name, mode, token_types, enabled, note, revision, created_at, updated_at, removed_at \
-             FROM wx_account ",
+            "SELECT appid, name, mode, token_types, enabled, note, secret_sealed, revision, created_at, updated_at, \
+             removed_at FROM wx_account ",
             $rest
         )
     };
@@ -65,7 +80,8 @@ impl TryFrom<AccountRow> for AccountChange {
             name: row.name,
             note: row.note,
         };
-        Ok(Self { account, removed: row.removed_at.is_some(), revision: row.revision })
+        let secret = row.secret_sealed.map(|sealed| SealedSecret(sealed.into()));
+        Ok(Self { account, removed: row.removed_at.is_some(), revision: row.revision, secret })
     }
 }
 
@@ -132,7 +148,8 @@ impl Store {
         keep_tokens(&mut tx, &account, &self.limits, now).await?;
         append(&mut tx, actor, "account.create", appid, &new.name, now).await?;
         tx.commit().await?;
-        Ok(Some(AccountChange { account, removed: false, revision }))
+        let secret = Some(SealedSecret(secret.into()));
+        Ok(Some(AccountChange { account, removed: false, revision, secret }))
     }
 
     /// The account, unless there is none or it was removed.
@@ -200,9 +217,11 @@ impl Store {
             appid,
         ];
         tx.execute(sql, values).await?;
-        if let Some(secret) = &patch.secret {
-            let sealed = self.seal_secret(&account.appid, secret)?;
+        let mut secret = found.secret;
+        if let Some(entered) = &patch.secret {
+            let sealed = self.seal_secret(&account.appid, entered)?;
             tx.execute("UPDATE wx_account SET secret_sealed = ? WHERE appid = ?", bind![&sealed, appid]).await?;
+            secret = Some(SealedSecret(sealed.into()));
         }
         if account.token_types != before.token_types {
             keep_tokens(&mut tx, &account, &self.limits, now).await?;
@@ -212,7 +231,7 @@ impl Store {
         }
         append(&mut tx, actor, "account.update", appid, &changed_fields(patch), now).await?;
         tx.commit().await?;
-        Ok(Some(AccountChange { account, removed: false, revision }))
+        Ok(Some(AccountChange { account, removed: false, revision, secret }))
     }
 
     /// Removes an account with its secret and its tokens; its history stays. `None` when there is no such account.
@@ -242,7 +261,7 @@ impl Store {
         super::token::drop_tokens(&mut tx, appid, now).await?;
         append(&mut tx, actor, "account.remove", appid, &found.account.name, now).await?;
         tx.commit().await?;
-        Ok(Some(AccountChange { account: found.account, removed: true, revision }))
+        Ok(Some(AccountChange { account: found.account, removed: true, revision, secret: None }))
     }
 
     /// The AppSecret of an account; `None` when there is no such account.
@@ -252,14 +271,18 @@ impl Store {
         let Some((Some(sealed),)) = row else {
             return Ok(None);
         };
-        let opened = self.sealer.open(secret_place(appid), &sealed).map_err(|source| StoreError::Sealed {
+        self.open_secret(appid, &SealedSecret(sealed.into())).map(Some)
+    }
+
+    /// Opens an AppSecret without the database.
+    pub fn open_secret(&self, appid: &AppId, sealed: &SealedSecret) -> Result<AppSecret, StoreError> {
+        let opened = self.sealer.open(secret_place(appid), &sealed.0).map_err(|source| StoreError::Sealed {
             table: "wx_account",
             column: "secret_sealed",
             row: appid.to_string(),
             source,
         })?;
-        let secret = AppSecret::parse(opened.expose_secret());
-        secret.map(Some).map_err(|_| StoreError::corrupt("wx_account", "secret_sealed", appid))
+        AppSecret::parse(opened.expose_secret()).map_err(|_| StoreError::corrupt("wx_account", "secret_sealed", appid))
     }
 
     /// Accounts changed at or after `since`, removed ones too. Rows that do not read are reported one by one.
@@ -267,7 +290,7 @@ impl Store {
         &self,
         since: Timestamp,
     ) -> Result<Vec<Result<AccountChange, StoreError>>, StoreError> {
-        let rows: Vec<AccountRow> = self.db.fetch_all(CHANGED, bind![since]).await?;
+        let rows: Vec<AccountRow> = self.db.fetch_all_within(reach(since), CHANGED, bind![since]).await?;
         Ok(rows.into_iter().map(AccountChange::try_from).collect())
     }
 

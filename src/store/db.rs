@@ -38,7 +38,7 @@ use open::{mysql_pools, postgres_pools, sqlite_pools};
 
 /// How long a transaction as a whole, or a read outside of one, may take, the wait for a connection included. An admin whose call needs the database
 /// is told within 3 s that it is away.
-const PATIENCE: Duration = Duration::from_millis(2_500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// Which database a URL names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

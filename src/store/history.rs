@@ -199,6 +199,12 @@ pub(super) async fn outcome_of(tx: &mut Tx, key: &TokenKey, generation: i64) -> 
     row.map(|(outcome,)| Outcome::parse(&outcome).ok_or_else(corrupt)).transpose()
 }
 
+/// Whether there is a row with this id.
+pub(super) async fn exists(tx: &mut Tx, id: &str) -> Result<bool, StoreError> {
+    let row: Option<(String,)> = tx.fetch_optional("SELECT id FROM wx_refresh_history WHERE id = ?", bind![id]).await?;
+    Ok(row.is_some())
+}
+
 /// Records an answer that came too late: on the row that was written when its claim was found lost, if there is one. A call that is
 /// recorded already was settled in time, and only the news of that was lost.
 pub(super) async fn record_superseded(tx: &mut Tx, row: &Refresh) -> Result<(), StoreError> {

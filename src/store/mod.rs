@@ -5,6 +5,7 @@ pub mod audit;
 pub mod db;
 pub mod history;
 pub mod key;
+pub mod late;
 pub mod lease;
 pub mod master_key;
 pub mod migrate;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use db::Db;
 
 use crate::domain::budget::Limits;
+use crate::domain::timestamp::Timestamp;
 use crate::seal::{SealError, Sealer};
 
 type Source = Box<dyn Error + Send + Sync>;
@@ -180,6 +182,14 @@ macro_rules! retrying {
     }};
 }
 use retrying;
+
+/// How long a read of all rows may take.
+const ALL_ROWS: Duration = Duration::from_mins(1);
+
+/// How long a read of what changed since then may take: more, when it is of everything.
+fn reach(since: Timestamp) -> Duration {
+    if since == Timestamp::ZERO { ALL_ROWS } else { db::PATIENCE }
+}
 
 /// A transaction that lost a race later than this is not run again.
 const LONGEST_RACE: Duration = Duration::from_millis(500);

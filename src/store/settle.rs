@@ -114,7 +114,7 @@ impl Store {
         }
     }
 
-    async fn write_token(&self, tx: &mut Tx, token: &Token, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn write_token(&self, tx: &mut Tx, token: &Token, now: Timestamp) -> Result<(), StoreError> {
         let sealed = |column, text: &str| {
             let place = Place {
                 table: TABLE,
@@ -159,7 +159,7 @@ impl Store {
         expect_one(tx.execute(sql, values).await?, token)
     }
 
-    fn history_row(&self, claim: &Claim, call: &EndedCall, outcome: Outcome, after: &Token) -> Refresh {
+    pub(super) fn history_row(&self, claim: &Claim, call: &EndedCall, outcome: Outcome, after: &Token) -> Refresh {
         let duration = call.ended_at.since(call.sent_at).as_millis();
         let mut row = Refresh {
             outcome,
@@ -192,7 +192,7 @@ fn follow_up(token: &Token, call: CallKind, trigger: Trigger, now: Timestamp) ->
 }
 
 /// Tickets that were waiting for an access token are due now; one that is being put back for want of it too, so that it is not put off.
-async fn wake_tickets(tx: &mut Tx, key: &TokenKey, now: Timestamp) -> Result<(), StoreError> {
+pub(super) async fn wake_tickets(tx: &mut Tx, key: &TokenKey, now: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE wx_token SET refresh_at = ? WHERE appid = ? AND token_type <> ? AND kept = ? \
                AND expires_at <= ? AND failures = 0 AND refresh_at < ?";
     let own = key.token_type.as_str();

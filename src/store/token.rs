@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 use super::db::{Tx, bind};
 use super::history::{self, Refresh};
-use super::{Store, StoreError};
+use super::{Store, StoreError, reach};
 use crate::domain::account::{Account, AppId, Mode, TokenType};
 use crate::domain::budget::{Limits, Spent};
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
@@ -82,6 +82,11 @@ impl TokenRow {
         let appid = AppId::parse(&self.appid).map_err(|_| self.corrupt("appid"))?;
         let token_type = TokenType::parse(&self.token_type).ok_or_else(|| self.corrupt("token_type"))?;
         Ok(TokenKey::new(appid, token_type))
+    }
+
+    /// Whether somebody's call is under way.
+    pub(super) fn is_leased(&self, now: Timestamp) -> bool {
+        self.leased_by.is_some() && now.as_millis() < self.leased_until
     }
 
     /// The history row of an earlier claim that nobody settled, if there is one.
@@ -180,7 +185,7 @@ impl Store {
 
     /// Tokens changed at or after `since`, for the live view; those no longer kept too. Rows that do not open are reported one by one.
     pub async fn tokens_changed_since(&self, since: Timestamp) -> Result<Vec<Result<Token, StoreError>>, StoreError> {
-        let rows: Vec<TokenRow> = self.db.fetch_all(CHANGED, bind![since]).await?;
+        let rows: Vec<TokenRow> = self.db.fetch_all_within(reach(since), CHANGED, bind![since]).await?;
         Ok(rows.into_iter().map(|row| row.into_token(&self.sealer)).collect())
     }
 }

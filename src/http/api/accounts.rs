@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::account_view::AccountView;
 use super::show_in_view;
@@ -117,12 +118,13 @@ async fn create(
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<AccountView>), Problem> {
     let new = NewAccount::try_from(registration)?;
     caller.check_reach(&new.appid)?;
+    let asked = Instant::now();
     let created = rooms.store.create_account(&new, &caller.actor(), rooms.clock.now()).await?;
     let change = created.ok_or_else(|| {
         Problem::new(Code::AccountExists, "this appid is registered already; change the account with PATCH")
     })?;
     let location = format!("/v1/accounts/{}", change.account.appid);
-    let view = took_effect(&rooms, change, &caller).await;
+    let view = took_effect(&rooms, change, asked, &caller).await;
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(view)))
 }
 
@@ -185,9 +187,10 @@ async fn change(
     Submitted(patch): Submitted<Patch>,
 ) -> Result<Json<AccountView>, Problem> {
     let patch = AccountPatch::try_from(patch)?;
+    let asked = Instant::now();
     let changed = rooms.store.update_account(appid.as_str(), &patch, &caller.actor(), rooms.clock.now()).await?;
     let change = changed.ok_or_else(Problem::unknown_account)?;
-    Ok(Json(took_effect(&rooms, change, &caller).await))
+    Ok(Json(took_effect(&rooms, change, asked, &caller).await))
 }
 
 async fn remove(
@@ -195,16 +198,17 @@ async fn remove(
     AccountInPath(appid): AccountInPath,
     State(rooms): State<Arc<Rooms>>,
 ) -> Result<StatusCode, Problem> {
+    let asked = Instant::now();
     let removed = rooms.store.remove_account(appid.as_str(), &caller.actor(), rooms.clock.now()).await?;
-    rooms.live.publish_account(removed.ok_or_else(Problem::unknown_account)?);
+    rooms.live.publish_account(removed.ok_or_else(Problem::unknown_account)?, asked);
     show_in_view(&rooms).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Lets this instance and its scheduler know of a change at once, and shows the account as it is now.
-async fn took_effect<A>(rooms: &Rooms, change: AccountChange, caller: &Caller<A>) -> AccountView {
+async fn took_effect<A>(rooms: &Rooms, change: AccountChange, asked: Instant, caller: &Caller<A>) -> AccountView {
     let account = change.account.clone();
-    rooms.live.publish_account(change);
+    rooms.live.publish_account(change, asked);
     show_in_view(rooms).await;
     rooms.refresher.wake();
     AccountView::of(account, rooms, caller.language())

@@ -88,6 +88,7 @@ impl House {
             scan_interval: Duration::from_secs(1),
             concurrency: 4,
             call_timeout: Duration::from_secs(2),
+            alone: true,
         };
         let live = Arc::new(LiveView::new());
         let client = Client::new(settings).unwrap();

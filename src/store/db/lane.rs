@@ -118,9 +118,7 @@ impl Lane {
 
     /// A statement without values, which MySQL takes only outside its protocol for prepared ones.
     async fn say(&mut self, sql: &'static str) -> Result<(), StoreError> {
-        on_lane!(self, connection => async {
-            Ok::<_, sqlx::Error>(connection.execute(sql).await.map(drop)?)
-        })
+        on_lane!(self, connection => async { connection.execute(sql).await.map(drop) })
     }
 
     fn rendered(&self, sql: &'static str) -> &'static str {

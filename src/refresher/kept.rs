@@ -1,0 +1,174 @@
+//! Answers of WeChat that the database could not take. They are kept, and stored when it can.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Refresher, call};
+use crate::domain::settlement::{CallResult, EndedCall};
+use crate::domain::token::{Claim, TokenKey};
+use crate::store::late::{Late, UnclaimedCall};
+use crate::store::settle::Terms;
+use crate::store::{FailureKind, StoreError};
+
+/// Between two attempts while the database is away, or somebody's call is under way.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Failed calls are not kept beyond this; answers with a value always are. At one failure a minute for each of 1,000 tokens this is an hour.
+const MOST_KEPT: usize = 60_000;
+
+/// A call that ended and is not in the database yet.
+pub(super) enum Kept {
+    /// It was made under a claim.
+    Claimed(Box<Claim>, EndedCall),
+    /// It was made without one.
+    Unclaimed(UnclaimedCall, EndedCall),
+}
+
+/// Calls that ended and are not in the database yet, oldest first.
+#[derive(Default)]
+pub(super) struct KeptCalls {
+    calls: Mutex<VecDeque<Kept>>,
+}
+
+/// What came of an attempt to store the oldest of them.
+enum Progress {
+    Nothing,
+    Stored,
+    Stuck,
+}
+
+impl Kept {
+    fn key(&self) -> &TokenKey {
+        match self {
+            Self::Claimed(claim, _) => &claim.token.key,
+            Self::Unclaimed(made, _) => &made.key,
+        }
+    }
+
+    fn has_value(&self) -> bool {
+        let (Self::Claimed(_, ended) | Self::Unclaimed(_, ended)) = self;
+        matches!(ended.result, CallResult::Value { .. })
+    }
+}
+
+impl KeptCalls {
+    pub(super) fn len(&self) -> usize {
+        self.locked().len()
+    }
+
+    pub(super) fn keep(&self, kept: Kept) {
+        let mut calls = self.locked();
+        if calls.len() < MOST_KEPT || kept.has_value() {
+            calls.push_back(kept);
+        } else {
+            tracing::error!(
+                "{MOST_KEPT} calls wait for the database; the failed call for the {} is not recorded",
+                kept.key()
+            );
+        }
+    }
+
+    fn holds(&self, key: &TokenKey) -> bool {
+        self.locked().iter().any(|kept| kept.key() == key)
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, VecDeque<Kept>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Refresher {
+    /// How many calls have ended and are not in the database yet.
+    pub fn unstored(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Stores kept answers until told to stop.
+    pub async fn store_kept(self: Arc<Self>) {
+        loop {
+            let pause = match self.store_oldest().await {
+                Progress::Stored => continue,
+                Progress::Stuck => PAUSE.mul_f64(0.5 + rand::random::<f64>()),
+                Progress::Nothing => PAUSE,
+            };
+            if self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Stores what is kept, as long as it takes.
+    pub(super) async fn flush_kept(self: &Arc<Self>) {
+        loop {
+            match self.store_oldest().await {
+                Progress::Nothing => return,
+                Progress::Stored => {}
+                Progress::Stuck => tokio::time::sleep(PAUSE / 5).await,
+            }
+        }
+    }
+
+    async fn store_oldest(self: &Arc<Self>) -> Progress {
+        let Some(kept) = self.kept.locked().pop_front() else {
+            return Progress::Nothing;
+        };
+        let key = kept.key().clone();
+        let stored = match &kept {
+            Kept::Claimed(claim, ended) => self.store_claimed(claim, ended).await,
+            Kept::Unclaimed(made, ended) => self.store_unclaimed(made, ended).await,
+        };
+        match stored {
+            Ok(true) => {}
+            // Others need not wait for this one.
+            Ok(false) => {
+                self.kept.locked().push_back(kept);
+                return Progress::Stuck;
+            }
+            Err(error) if error.is_unavailable() => {
+                self.kept.locked().push_front(kept);
+                return Progress::Stuck;
+            }
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "what WeChat answered for the {key} cannot be stored and is given up"
+            ),
+        }
+        if !self.kept.holds(&key) {
+            self.live.conclude(&key);
+            let asked = Instant::now();
+            if let Ok(Some(token)) = self.store.token(&key).await {
+                self.live.publish_token(token, asked);
+            }
+        }
+        Progress::Stored
+    }
+
+    async fn store_claimed(self: &Arc<Self>, claim: &Claim, ended: &EndedCall) -> Result<bool, StoreError> {
+        match self.store.settle(claim, ended, self.terms(), self.clock.now()).await? {
+            None => self.superseded(claim, ended),
+            Some(settled) => {
+                call::log_settled(claim, ended, &settled);
+                if let Some(next) = settled.next {
+                    self.start(next, None);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    async fn store_unclaimed(&self, made: &UnclaimedCall, ended: &EndedCall) -> Result<bool, StoreError> {
+        let late = self.store.settle_unclaimed(made, ended, self.terms(), self.clock.now()).await?;
+        Ok(!matches!(late, Late::Busy))
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        Terms { ahead: self.policy.ahead, lease: self.policy.lease(), roll: rand::random() }
+    }
+}
+
+/// Whether the database is away, and nothing else is wrong.
+pub(super) fn is_away(error: &StoreError) -> bool {
+    error.kind() == Some(FailureKind::Unavailable)
+}
