@@ -1,5 +1,7 @@
 //! The ground of the other tests: what they stand on does what it says.
 
+mod proxy;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

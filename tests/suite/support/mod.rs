@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod database;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod sandbox;
 pub(crate) mod wait;
