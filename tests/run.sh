@@ -40,11 +40,11 @@ is_root() { [ "$(id -u)" -eq 0 ]; }
 
 # --- what the machine must have ------------------------------------------------------------------
 
-# PostgreSQL's server programs are outside PATH on Debian, Fedora and Homebrew.
+# PostgreSQL's server programs are outside PATH on Debian, Fedora and Homebrew. One that is in it may be a link, without its companions.
 find_postgres() {
   local program directory found=''
   if program=$(command -v initdb); then
-    postgres_bin=$(dirname "$program")
+    postgres_bin=$(dirname "$(readlink -f "$program")")
     return
   fi
   for directory in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin {/opt/homebrew,/usr/local}/opt/postgresql@*/bin; do
@@ -113,6 +113,12 @@ ensure_packages() {
   install_packages "$postgres" "$mariadb" "$compiler" </dev/null >&2
   find_postgres || fail "PostgreSQL was installed, but its initdb is nowhere to be found."
   find_mariadb || fail "MariaDB was installed, but its mariadbd is nowhere to be found."
+}
+
+# Some tests break a server, and start one of their own for that.
+export_programs() {
+  export WXTOKEN_TEST_POSTGRES_BIN=$postgres_bin
+  export WXTOKEN_TEST_MARIADBD=$mariadbd
 }
 
 ensure_rust() {
@@ -260,7 +266,8 @@ stop_postgres() {
 clean_up() {
   local status=$?
   trap '' INT TERM HUP
-  if [ -n "$step_pid" ]; then kill -TERM -- "-$step_pid" 2>/dev/null || true; fi
+  # Those that a test has stopped hear the first only after the second.
+  if [ -n "$step_pid" ]; then kill -TERM -- "-$step_pid" 2>/dev/null && kill -CONT -- "-$step_pid" 2>/dev/null || true; fi
   stop_postgres
   stop_mariadb
   [ -z "$home" ] || rm -rf "$home"
@@ -312,9 +319,11 @@ main() {
   trap 'exit 143' TERM HUP
   ensure_rust
   ensure_packages
+  export_programs
   if [ "${1:-}" = --serve-databases ]; then
     start_databases
-    printf 'export WXTOKEN_TEST_POSTGRES=%s\nexport WXTOKEN_TEST_MYSQL=%s\n' "$WXTOKEN_TEST_POSTGRES" "$WXTOKEN_TEST_MYSQL"
+    printf 'export %s=%s\n' WXTOKEN_TEST_POSTGRES "$WXTOKEN_TEST_POSTGRES" WXTOKEN_TEST_MYSQL "$WXTOKEN_TEST_MYSQL" \
+      WXTOKEN_TEST_POSTGRES_BIN "$WXTOKEN_TEST_POSTGRES_BIN" WXTOKEN_TEST_MARIADBD "$WXTOKEN_TEST_MARIADBD"
     say "serving until Ctrl-C"
     wait "$mariadb_pid" || true
     fail "MariaDB ended by itself."

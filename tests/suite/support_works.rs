@@ -1,5 +1,6 @@
 //! The ground of the other tests: what they stand on does what it says.
 
+mod own_servers;
 mod proxy;
 
 use std::collections::BTreeSet;

@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod database;
+pub(crate) mod own_server;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
