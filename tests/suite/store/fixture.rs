@@ -22,6 +22,7 @@ use super::raw::Raw;
 use crate::support::database::{Kind, TestDatabase};
 
 pub(super) const LIMITS: Limits = Limits { forced_per_day: 2, forced_gap: Duration::from_secs(30), plain_per_day: 2 };
+pub(super) const TERMS: Terms = Terms { ahead: AHEAD, lease: LEASE, roll: 0.0 };
 pub(super) const LEASE: Duration = Duration::from_secs(20);
 pub(super) const AHEAD: Duration = Duration::from_secs(240);
 pub(super) const TWO_HOURS: u64 = 7_200;
@@ -99,10 +100,7 @@ impl Home {
     }
 
     pub(super) async fn settle(&self, claim: &Claim, call: &EndedCall) -> Option<Settled> {
-        self.store
-            .settle(claim, call, Terms { ahead: AHEAD, lease: LEASE, roll: 0.0 }, call.ended_at)
-            .await
-            .expect("the settle runs")
+        self.store.settle(claim, call, TERMS, call.ended_at).await.expect("the settle runs")
     }
 
     /// Claims a token and gives it this value.

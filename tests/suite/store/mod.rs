@@ -8,6 +8,7 @@ mod fencing;
 mod fixture;
 mod history;
 mod keys;
+mod late;
 mod lifecycle;
 mod master_key;
 mod migrations;
