@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::kept::Kept;
+use super::kept::{Kept, is_away};
 use super::{RefreshError, Refreshed, Refresher, fail_point};
-use crate::domain::account::{Mode, TokenType};
+use crate::domain::account::{AppId, Mode, TokenType};
 use crate::domain::budget::Exhausted;
 use crate::domain::refresh::{CallKind, Failure, FailureClass, Outcome, Trigger};
 use crate::domain::secret::{AppSecret, TokenValue};
@@ -94,6 +94,11 @@ impl Refresher {
 
     async fn make_call(self: &Arc<Self>, claim: &Claim) -> Result<Made, RefreshError> {
         let won = Instant::now();
+        // The row is due because it does not know yet of a call that this instance made while the database was away.
+        if claim.trigger == Trigger::Schedule && self.kept.holds(&claim.token.key) {
+            let again = self.clock.now().plus(self.policy.scan_interval);
+            return self.give_back(claim, again, RefreshError::StillBusy).await;
+        }
         let asking = match self.prepare(claim).await? {
             Ok(asking) => asking,
             Err(instead) => return Ok(instead),
@@ -165,7 +170,11 @@ impl Refresher {
                 Err(StoreError::Sealed { .. } | StoreError::Corrupt { .. }) => {
                     Made::Ended(unreadable_secret(now), None)
                 }
-                Err(error) => return Err(error.into()),
+                // The claim is won; the database need not be there for the call.
+                Err(error) => match self.held_secret(&key.appid).filter(|_| is_away(&error)) {
+                    Some(secret) => return Ok(Ok(Asking::Mint(secret))),
+                    None => return Err(error.into()),
+                },
             },
             CallKind::Probe => match &claim.token.value {
                 Some(value) => return Ok(Ok(Asking::Probe(value.text.clone()))),
@@ -177,6 +186,12 @@ impl Refresher {
             },
         };
         Ok(Err(instead))
+    }
+
+    /// The AppSecret as this instance last knew it.
+    fn held_secret(&self, appid: &AppId) -> Option<AppSecret> {
+        let account = self.live.account(appid.as_str())?;
+        self.store.open_secret(appid, account.secret.as_ref()?).ok()
     }
 
     /// A mint ends a value in doubt at WeChat at once, without the overlap. Whoever reads while it is under way waits for it, but not for longer

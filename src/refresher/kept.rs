@@ -70,7 +70,7 @@ impl KeptCalls {
         }
     }
 
-    fn holds(&self, key: &TokenKey) -> bool {
+    pub(super) fn holds(&self, key: &TokenKey) -> bool {
         self.locked().iter().any(|kept| kept.key() == key)
     }
 

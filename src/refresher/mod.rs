@@ -214,6 +214,8 @@ impl Refresher {
         self.tasks.close();
         self.tasks.wait().await;
         self.flush_kept().await;
+        // What was stored late may have led to one more call.
+        self.tasks.wait().await;
     }
 
     fn check_running(&self) -> Result<(), RefreshError> {

@@ -90,6 +90,7 @@ impl Refresher {
         held: &LiveToken,
         trigger: Trigger,
     ) -> Result<Token, RefreshError> {
+        self.check_running()?;
         let Token { key, mode, .. } = &held.token;
         let _calling = self.under_way.enter(key).ok_or(RefreshError::StillBusy)?;
         let asking = self.prepare_unclaimed(account, key)?;
