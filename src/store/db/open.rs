@@ -18,6 +18,9 @@ const READERS: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a statement waits for somebody else's lock: less than a transaction may take.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Said in the session and not at its start: connection poolers refuse start parameters that they don't know, the driver's own included.
+const POSTGRES_SESSION: &str = "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '2s'; \
+                                SET idle_in_transaction_session_timeout = '15s'";
 /// Every statement of the program is kept prepared: on MySQL one that is not costs a round trip and a delayed acknowledgement.
 const STATEMENT_CACHE: usize = 512;
 
@@ -64,14 +67,20 @@ pub(super) async fn postgres_pools(url: &str, read_only: bool) -> Result<Pools<P
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| StoreError::MalformedUrl)?
         .application_name("wxtoken")
-        .statement_cache_capacity(STATEMENT_CACHE)
-        .options([
-            ("default_transaction_isolation", "read committed"),
-            ("lock_timeout", "2s"),
-            ("idle_in_transaction_session_timeout", "15s"),
-            ("default_transaction_read_only", if read_only { "on" } else { "off" }),
-        ]);
-    let pool = |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+        .extra_float_digits(None)
+        .statement_cache_capacity(STATEMENT_CACHE);
+    let access =
+        if read_only { "SET default_transaction_read_only = on" } else { "SET default_transaction_read_only = off" };
+    let pool = |connections| {
+        PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
+            move |conn, _| {
+                Box::pin(async move {
+                    conn.execute(access).await?;
+                    conn.execute(POSTGRES_SESSION).await.map(drop)
+                })
+            },
+        )
+    };
     let writers = pool(WRITERS).connect_with(options.clone()).await;
     let writers = writers.map_err(|source| StoreError::open("the PostgreSQL server", source))?;
     Ok(Pools { writers, readers: pool(READERS).connect_lazy_with(options) })
