@@ -23,7 +23,7 @@ pub use service::{Facts, Service};
 use crate::config::ConfigError;
 use crate::domain::Invalid;
 use crate::seal::MasterKeyError;
-use crate::store::{FailureKind, StoreError};
+use crate::store::StoreError;
 use crate::wechat::ClientError;
 use crate::wechat::sandbox::Sandbox;
 
@@ -131,15 +131,16 @@ impl StartError {
 
 fn remedy_of(error: &StoreError) -> Remedy {
     match error {
-        StoreError::UnknownScheme
+        error if error.is_unavailable() => Remedy::AwaitDatabase,
+        StoreError::InUse { .. } => Remedy::AwaitDatabase,
+        // The server is there and refuses the user, the password or the database's name.
+        StoreError::Open { .. }
+        | StoreError::UnknownScheme
         | StoreError::MalformedUrl
         | StoreError::InMemory
         | StoreError::OtherMasterKey { .. } => Remedy::MendSettings,
-        StoreError::Open { .. }
-        | StoreError::InUse { .. }
-        | StoreError::Statement { kind: FailureKind::Unavailable | FailureKind::Conflict, .. } => Remedy::AwaitDatabase,
         StoreError::NewerSchema { .. }
-        | StoreError::Migration(_)
+        | StoreError::Migration { .. }
         | StoreError::Statement { .. }
         | StoreError::Corrupt { .. }
         | StoreError::Sealed { .. }

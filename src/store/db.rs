@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use super::StoreError;
 use crate::domain::timestamp::Timestamp;
-pub(super) use failure::kind_of;
+pub(super) use failure::{kind_of, migration_kind_of};
 pub(super) use lane::Tx;
 use lane::{Connection, Lane};
 pub use open::sqlite_path;
@@ -266,19 +266,13 @@ impl Db {
 
     /// Whether the database has a table of this name.
     pub(super) async fn table_exists(&self, name: &str) -> Result<bool, StoreError> {
-        let found: Option<(String,)> = match &self.pools {
-            Handle::Sqlite(pools) => {
-                let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = ?";
-                sqlx::query_as(sql).bind(name).fetch_optional(&pools.readers).await?
-            }
-            Handle::Postgres(pools) => {
-                let sql =
-                    "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1";
-                sqlx::query_as(sql).bind(name).fetch_optional(&pools.readers).await?
-            }
-            Handle::Mysql(pools) => return Ok(table_exists_on(&mut *pools.readers.acquire().await?, name).await?),
+        let sql = match self.dialect() {
+            Dialect::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?",
+            Dialect::Postgres => "SELECT COUNT(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = ?",
+            Dialect::Mysql => MYSQL_TABLES,
         };
-        Ok(found.is_some())
+        let found: Option<(i64,)> = self.fetch_optional(sql, bind![name]).await?;
+        Ok(found.is_some_and(|(count,)| count > 0))
     }
 
     /// Closes every connection, waiting for those in use.
@@ -328,9 +322,11 @@ async fn lock_migrations(conn: &mut MySqlConnection) -> Result<(), sqlx::Error> 
     if locked == Some(1) { Ok(()) } else { Err(sqlx::Error::Protocol(busy.to_owned())) }
 }
 
+const MYSQL_TABLES: &str =
+    "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
+
 async fn table_exists_on(conn: &mut MySqlConnection, name: &str) -> Result<bool, sqlx::Error> {
-    let sql = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
-    let (count,): (i64,) = sqlx::query_as(sql).bind(name).fetch_one(conn).await?;
+    let (count,): (i64,) = sqlx::query_as(MYSQL_TABLES).bind(name).fetch_one(conn).await?;
     Ok(count > 0)
 }
 

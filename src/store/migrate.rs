@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 use super::StoreError;
-use super::db::{Db, Dialect};
+use super::db::{Db, Dialect, migration_kind_of};
 
 const TABLE: &str = "wx_migrations";
 
@@ -92,7 +92,10 @@ pub async fn bring_up_to_date(db: &Db) -> Result<Schema, StoreError> {
         let steps = STEPS.iter().map(|step| migration(step, db.dialect())).collect();
         let mut migrator = Migrator::with_migrations(steps);
         migrator.dangerous_set_table_name(TABLE);
-        db.migrate(migrator).await.map_err(|source| StoreError::Migration(source.into()))?;
+        db.migrate(migrator).await.map_err(|source| {
+            let kind = migration_kind_of(&source);
+            StoreError::Migration { kind, source: source.into() }
+        })?;
     }
     Ok(before)
 }

@@ -49,6 +49,8 @@ pub enum StoreError {
     Open {
         /// The file, or a word for the server; never the URL.
         place: String,
+        /// Whether that may pass by itself.
+        kind: FailureKind,
         /// What the driver said.
         source: Source,
     },
@@ -64,7 +66,12 @@ pub enum StoreError {
     },
     /// A migration failed.
     #[error("bringing the database schema up to date failed")]
-    Migration(#[source] Source),
+    Migration {
+        /// What the caller needs to know.
+        kind: FailureKind,
+        /// What the driver said.
+        source: Source,
+    },
     /// A statement failed.
     #[error("a database statement failed ({kind:?})")]
     Statement {
@@ -124,18 +131,18 @@ pub enum FailureKind {
 }
 
 impl StoreError {
-    fn open(place: &str, source: impl Into<Source>) -> Self {
-        Self::Open { place: place.to_owned(), source: source.into() }
+    fn open(place: &str, kind: FailureKind, source: impl Into<Source>) -> Self {
+        Self::Open { place: place.to_owned(), kind, source: source.into() }
     }
 
     fn corrupt(table: &'static str, column: &'static str, row: &impl ToString) -> Self {
         Self::Corrupt { table, column, row: row.to_string() }
     }
 
-    /// What kind of statement failure this is; `None` when it is no statement's.
+    /// What kind of failure of the database this is; `None` when it is none of the database's.
     pub fn kind(&self) -> Option<FailureKind> {
         match self {
-            Self::Statement { kind, .. } => Some(*kind),
+            Self::Open { kind, .. } | Self::Migration { kind, .. } | Self::Statement { kind, .. } => Some(*kind),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! What each driver's errors mean to us.
 
+use sqlx::migrate::MigrateError;
 use sqlx::mysql::MySqlDatabaseError;
 use sqlx::sqlite::SqliteError;
 
@@ -24,7 +25,7 @@ pub(in crate::store) fn kind_of(error: &sqlx::Error) -> FailureKind {
     if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
         return match error.number() {
             1205 | 1213 => FailureKind::Conflict,
-            1021 | 1040 | 1053 | 1927 | 1114 | 1203 | 1290 | 1792 => FailureKind::Unavailable,
+            1021 | 1040 | 1053 | 1114 | 1203 | 1226 | 1290 | 1792 | 1836 | 1927 => FailureKind::Unavailable,
             _ => FailureKind::Other,
         };
     }
@@ -42,6 +43,14 @@ pub(in crate::store) fn kind_of(error: &sqlx::Error) -> FailureKind {
         "25006" | "25P03" | "57014" => FailureKind::Unavailable,
         // Connection exceptions, insufficient resources, operator intervention, system errors.
         code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => FailureKind::Unavailable,
+        _ => FailureKind::Other,
+    }
+}
+
+/// The same of a migration that failed.
+pub(in crate::store) fn migration_kind_of(error: &MigrateError) -> FailureKind {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => kind_of(error),
         _ => FailureKind::Other,
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Executor, MySqlPool, PgPool, SqlitePool};
+use sqlx::{ConnectOptions, Connection, Executor, MySqlPool, PgPool, SqlitePool};
+use tokio::time::timeout;
 
-use super::Pools;
-use crate::store::StoreError;
+use super::{Pools, kind_of};
+use crate::store::{FailureKind, StoreError};
 
 const WRITERS: u32 = 8;
 const READERS: u32 = 8;
@@ -37,11 +38,29 @@ fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
     let mut name = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
     name.push(".lock");
     let open = || File::options().create(true).truncate(false).write(true).open(&name);
-    let file = open().map_err(|source| StoreError::open(&path.display().to_string(), source))?;
+    let file = open().map_err(|source| unopened(path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(StoreError::open(&path.display().to_string(), source)),
+        Err(TryLockError::Error(source)) => Err(unopened(path, source)),
+    }
+}
+
+fn unopened(path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::open(&path.display().to_string(), FailureKind::Unavailable, source)
+}
+
+/// Makes one connection to a server, whose pool would say only that none could be made in time, and closes it again.
+async fn prove<C: Connection>(
+    server: &str,
+    connecting: impl Future<Output = Result<C, sqlx::Error>>,
+) -> Result<(), StoreError> {
+    match timeout(ACQUIRE_TIMEOUT, async { connecting.await?.close().await }).await {
+        Ok(answer) => answer.map_err(|source| StoreError::open(server, kind_of(&source), source)),
+        Err(_) => {
+            let silent = format!("no answer within {ACQUIRE_TIMEOUT:?}");
+            Err(StoreError::open(server, FailureKind::Unavailable, silent))
+        }
     }
 }
 
@@ -58,7 +77,8 @@ pub(super) async fn sqlite_pools(url: &str, read_only: bool) -> Result<(Pools<Sq
     let writing = reading.clone().read_only(false).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
     let writing = if read_only { reading.clone() } else { writing.synchronous(SqliteSynchronous::Full) };
     let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
-    let writers = pool(1).connect_with(writing).await.map_err(|source| StoreError::open(&shown, source))?;
+    let writers = pool(1).connect_with(writing).await;
+    let writers = writers.map_err(|source| StoreError::open(&shown, kind_of(&source), source))?;
     let readers = pool(READERS).connect_lazy_with(reading);
     Ok((Pools { writers, readers }, lock))
 }
@@ -81,9 +101,11 @@ pub(super) async fn postgres_pools(url: &str, read_only: bool) -> Result<Pools<P
             },
         )
     };
-    let writers = pool(WRITERS).connect_with(options.clone()).await;
-    let writers = writers.map_err(|source| StoreError::open("the PostgreSQL server", source))?;
-    Ok(Pools { writers, readers: pool(READERS).connect_lazy_with(options) })
+    prove("the PostgreSQL server", options.connect()).await?;
+    Ok(Pools {
+        writers: pool(WRITERS).connect_lazy_with(options.clone()),
+        readers: pool(READERS).connect_lazy_with(options),
+    })
 }
 
 pub(super) async fn mysql_pools(url: &str, read_only: bool) -> Result<Pools<MySqlPool>, StoreError> {
@@ -105,9 +127,11 @@ pub(super) async fn mysql_pools(url: &str, read_only: bool) -> Result<Pools<MySq
             },
         )
     };
-    let writers = pool(WRITERS).connect_with(options.clone()).await;
-    let writers = writers.map_err(|source| StoreError::open("the MySQL server", source))?;
-    Ok(Pools { writers, readers: pool(READERS).connect_lazy_with(options) })
+    prove("the MySQL server", options.connect()).await?;
+    Ok(Pools {
+        writers: pool(WRITERS).connect_lazy_with(options.clone()),
+        readers: pool(READERS).connect_lazy_with(options),
+    })
 }
 
 #[cfg(test)]
