@@ -42,7 +42,7 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
-use wxtoken::http::serve;
+use wxtoken::http::{Door, serve};
 
 use furnished::{ACCOUNTS, KEY, appid, rooms};
 
@@ -64,7 +64,12 @@ fn main() {
 
 fn compare(file: PathBuf) -> io::Result<()> {
     let (plain, conditional) = (requests(""), requests("if-none-match: \"x\"\r\n"));
-    let whole = Server::start(async move |listener| serve(listener, rooms(&file).await, Handle::new()).await);
+    let whole = Server::start(async move |listener| {
+        let rooms = rooms(&file).await;
+        let door = Door::new(rooms.clock.clone());
+        door.open(rooms);
+        serve(listener, door, Handle::new()).await
+    });
     let sample = Answer::of(&whole, &plain[0])?;
     assert!(!sample.came_through_the_router(), "a plain read takes the fast path");
     assert!(Answer::of(&whole, &conditional[0])?.came_through_the_router(), "a conditional read does not");

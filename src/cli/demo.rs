@@ -17,7 +17,9 @@ pub(super) fn demo(context: Context, flags: ServeFlags) -> Result<(), Failure> {
     settings.push(("WXTOKEN_LOG", "error".to_owned()));
     let settings = context.settings(settings)?;
     block_on(async {
-        let demo = Demo::start(settings).await?;
+        let Some(demo) = Box::pin(Demo::start(settings)).await? else {
+            return Ok(());
+        };
         say::data(&introduction(&demo))?;
         let happenings = tokio::spawn(tell(demo.happenings()));
         let ended = demo.run_until_told_to_stop().await;

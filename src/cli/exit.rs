@@ -8,9 +8,9 @@ pub const OK: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// The command line was not understood.
 pub const USAGE: u8 = 2;
-/// The database is away or in use by another process: another try later may do.
+/// The database is away or in use by another process: another try later may do. A server that `serve` needs is waited for instead.
 pub const DATABASE_UNAVAILABLE: u8 = 69;
-/// A setting or the master key is wrong: another try is in vain until that is mended.
+/// A setting or the master key is wrong, or the database refuses the user: another try is in vain until that is mended.
 pub const CONFIGURATION: u8 = 78;
 
 /// The code that says what would help.

@@ -128,5 +128,9 @@ impl Context {
 
 /// Runs a command's work to its end.
 fn block_on<T>(work: impl Future<Output = Result<T, StartError>>) -> Result<T, StartError> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    // A name that does not resolve is waited for in a thread that cannot be ended.
+    runtime.shutdown_background();
+    done
 }

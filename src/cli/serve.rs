@@ -37,7 +37,9 @@ fn sandbox_address(text: &str) -> Result<SocketAddr, &'static str> {
 pub(super) fn serve(context: Context, flags: ServeFlags) -> Result<(), Failure> {
     let settings = context.settings(flags.into_settings())?;
     block_on(async {
-        let service = Service::start(settings).await?;
+        let Some(service) = Service::start(settings).await? else {
+            return Ok(());
+        };
         say::talk(&welcome(&service.facts));
         service.run_until_told_to_stop().await
     })?;

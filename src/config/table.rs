@@ -26,7 +26,8 @@ pub const SETTINGS: &[Setting] = &[
     secret(
         "DATABASE_URL",
         "sqlite://wxtoken.db",
-        "The database: sqlite://FILE, postgres://USER:PASSWORD@HOST:PORT/NAME or mysql://USER:PASSWORD@HOST:PORT/NAME.",
+        "The database: sqlite://FILE, postgres://USER:PASSWORD@HOST:PORT/NAME or mysql://USER:PASSWORD@HOST:PORT/NAME; \
+         `serve` waits for a server that is away.",
     ),
     plain("WXTOKEN_LISTEN", "127.0.0.1:8080", "The address and port to listen on; 0.0.0.0:8080 is every IPv4 address."),
     secret(

@@ -13,8 +13,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 
+use super::HANDLER_DEADLINE;
 use super::problem::{Code, Problem};
-use super::{HANDLER_DEADLINE, Rooms};
+use crate::clock::Clock;
 use crate::seal::hexadecimal;
 use crate::wechat::Language;
 
@@ -64,7 +65,7 @@ fn preferred_language(accept_language: &str) -> Language {
 }
 
 /// The outermost layer of the router.
-pub(super) async fn surround(State(rooms): State<Arc<Rooms>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn surround(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
     let context = Context::of(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
@@ -78,7 +79,7 @@ pub(super) async fn surround(State(rooms): State<Arc<Rooms>>, mut request: Reque
         Err(panic) => Problem::internal(Panicked(words_of(panic.as_ref()))).into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        problem.fill(&mut response, &context, rooms.clock.now());
+        problem.fill(&mut response, &context, clock.now());
     }
     finish(&mut response, &context);
     let route = route.as_ref().map_or("none", MatchedPath::as_str);

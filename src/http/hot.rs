@@ -26,9 +26,8 @@ use super::caller::authenticate;
 use crate::domain::account::TokenType;
 use crate::domain::key::Action;
 
-/// The service of one connection.
-#[derive(Clone)]
-pub struct HotPath {
+/// The way of every request into the rooms.
+pub(super) struct HotPath {
     rooms: Arc<Rooms>,
     router: Router,
 }
@@ -37,6 +36,18 @@ impl HotPath {
     /// Puts the fast path in front of `router`.
     pub(super) fn new(rooms: Arc<Rooms>, router: Router) -> Self {
         Self { rooms, router }
+    }
+
+    /// The answer to a request.
+    pub(super) fn respond<B>(&self, request: Request<B>) -> Answering
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        match self.answer(&request) {
+            Some(response) => Either::Left(ready(Ok(response))),
+            None => through(&self.router, request),
+        }
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Option<Response<AnswerBody>> {
@@ -71,27 +82,17 @@ fn routed(response: Response<Body>) -> Response<AnswerBody> {
 
 type Routed = MapOk<RouteFuture<Infallible>, fn(Response<Body>) -> Response<AnswerBody>>;
 
-impl<B> Service<Request<B>> for HotPath
+/// An answer of the fast path, or one to wait for.
+pub(super) type Answering = Either<Ready<Result<Response<AnswerBody>, Infallible>>, Routed>;
+
+/// The answer of `router`.
+pub(super) fn through<B>(router: &Router, request: Request<B>) -> Answering
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
-    type Response = Response<AnswerBody>;
-    type Error = Infallible;
-    type Future = Either<Ready<Result<Self::Response, Infallible>>, Routed>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<Request<B>>::poll_ready(&mut self.router, cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.answer(&request) {
-            Some(response) => Either::Left(ready(Ok(response))),
-            None => {
-                Either::Right(self.router.call(request).map_ok(routed as fn(Response<Body>) -> Response<AnswerBody>))
-            }
-        }
-    }
+    // A router is always ready.
+    Either::Right(router.clone().call(request).map_ok(routed as fn(Response<Body>) -> Response<AnswerBody>))
 }
 
 /// The body of an answer: of the fast path without a box, or of the router.

@@ -1,6 +1,6 @@
 //! What services and admins talk to.
 //!
-//! A request comes through [`hot`], which answers plain reads of valid tokens and passes everything else to the router; there
+//! A request comes through the [`Door`] and then [`hot`], which answers plain reads of valid tokens and passes everything else to the router; there
 //! [`context`] surrounds it with what every answer has, an extractor of [`caller`] settles who asks and whether they may, and a
 //! handler of `api` extracts, calls one verb, and answers. Errors are [`problem::Problem`]s.
 //!
@@ -25,8 +25,9 @@ mod body;
 pub mod caller;
 pub mod context;
 mod cursor;
+mod door;
 mod health;
-pub mod hot;
+mod hot;
 pub mod problem;
 mod routes;
 #[cfg(test)]
@@ -50,7 +51,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::live::LiveView;
 use crate::refresher::Refresher;
 use crate::store::Store;
-use hot::HotPath;
+pub use door::Door;
 use problem::{Code, Problem};
 pub use routes::RouteInfo;
 
@@ -108,21 +109,16 @@ pub fn router(rooms: Arc<Rooms>) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "the header Allow lists the methods that this path has")
         })
-        .layer(from_fn_with_state(Arc::clone(&rooms), context::surround))
+        .layer(from_fn_with_state(rooms.clock.clone(), context::surround))
         .with_state(rooms)
-}
-
-/// The whole service: the fast path and the router behind it.
-pub fn service(rooms: Arc<Rooms>) -> HotPath {
-    HotPath::new(Arc::clone(&rooms), router(rooms))
 }
 
 fn all_routes() -> routes::Routes {
     api::add_to(health::add_to(routes::Routes::default()))
 }
 
-/// Serves on `listener` until `handle` says to stop.
-pub async fn serve(listener: TcpListener, rooms: Arc<Rooms>, handle: Handle<SocketAddr>) -> io::Result<()> {
+/// Serves what is behind `door` on `listener` until `handle` says to stop.
+pub async fn serve(listener: TcpListener, door: Door, handle: Handle<SocketAddr>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut server = axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle).http1_only();
     server
@@ -132,5 +128,5 @@ pub async fn serve(listener: TcpListener, rooms: Arc<Rooms>, handle: Handle<Sock
         .header_read_timeout(IDLE_DEADLINE)
         .max_headers(MOST_HEADERS)
         .max_buf_size(LARGEST_HEAD);
-    server.serve(Shared::new(service(rooms))).await
+    server.serve(Shared::new(door)).await
 }

@@ -220,10 +220,29 @@ async fn odd_requests_get_clear_answers() {
 }
 
 #[tokio::test]
+async fn a_closed_door_says_what_is_waited_for_and_an_open_one_lets_in() {
+    let house = House::open().await;
+    let door = Door::new(house.rooms.clock.clone());
+    let ask = async |path: &str| {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        Reply::of(door.clone().oneshot(request).await.unwrap()).await
+    };
+    assert_eq!(ask("/livez").await.expect(200).text, "ok\n");
+    assert_eq!(ask("/readyz?verbose").await.expect(503).text, "waiting for the database\n");
+    for path in ["/v1/accounts/wx1/tokens/access_token", "/v1/accounts", "/nowhere"] {
+        let reply = ask(path).await.expect_problem(503, "database_unavailable");
+        assert_eq!(reply.headers["retry-after"], "1", "{path}");
+    }
+    door.open(Arc::clone(&house.rooms));
+    ask("/readyz").await.expect(200);
+    ask("/v1/accounts").await.expect_problem(401, "invalid_key");
+}
+
+#[tokio::test]
 async fn a_panic_is_a_problem_that_shows_nothing() {
     let house = House::open().await;
     let broken = async || "x".parse::<u8>().map(drop).expect("canary");
-    let surround = from_fn_with_state(Arc::clone(&house.rooms), context::surround);
+    let surround = from_fn_with_state(house.rooms.clock.clone(), context::surround);
     let router = Router::new().route("/broken", axum::routing::get(broken)).layer(surround);
     let request = Request::builder().uri("/broken").body(Body::empty()).unwrap();
     let reply = Reply::of(router.oneshot(request).await.unwrap()).await.expect_problem(500, "internal");
@@ -266,7 +285,7 @@ async fn it_serves_on_a_socket_and_stops_when_told() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let handle = Handle::new();
-    let served = tokio::spawn(serve(listener, Arc::clone(&house.rooms), handle.clone()));
+    let served = tokio::spawn(serve(listener, house.door(), handle.clone()));
     let talk = async |request: String| {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();

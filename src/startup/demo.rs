@@ -73,8 +73,8 @@ pub struct Demo {
 
 impl Demo {
     /// Starts the simulator and, on a new SQLite database in a directory for temporary files, the server. Of the settings those that say
-    /// where to keep things and whom to call are passed over.
-    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+    /// where to keep things and whom to call are passed over. `None` when a signal came first.
+    pub async fn start(settings: Settings) -> Result<Option<Self>, StartError> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let sandbox_address = listener.local_addr()?;
         let sandbox = Sandbox::new();
@@ -87,7 +87,7 @@ impl Demo {
         let wechat_url = format!("http://{sandbox_address}");
         let listen = free_address(settings.listen)?;
         let database_url: SecretString = format!("sqlite://{}", directory.join("wxtoken.db").display()).into();
-        let service = Service::start(Settings {
+        let started = Service::start(Settings {
             database_url,
             listen,
             master_key: None,
@@ -97,13 +97,17 @@ impl Demo {
             ..settings
         })
         .await?;
+        let Some(service) = started else {
+            std::fs::remove_dir_all(&directory)?;
+            return Ok(None);
+        };
         tokio::spawn({
             let stop = service.stopping();
             async move { sandbox.serve(listener, stop).await }
         });
         let admin_key = service.facts.made_admin_key.clone().ok_or(StartError::NoRandomness)?;
         let service_key = register_samples(&service).await?;
-        Ok(Self { service, sandbox: sandbox_address, service_key, admin_key, directory })
+        Ok(Some(Self { service, sandbox: sandbox_address, service_key, admin_key, directory }))
     }
 
     /// A reader of what has happened, apart from the demonstration itself, which is busy serving.

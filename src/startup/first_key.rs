@@ -10,10 +10,11 @@ use crate::store::audit::Actor;
 use crate::store::key::NewKey;
 use crate::store::{FailureKind, Store};
 
-/// Sees to it that there is an admin key. Returns one that was made, which is kept nowhere.
+/// Sees to it that there is an admin key: the operator's own, or else `new`. Returns that if the database has it, because it is kept nowhere else.
 pub(super) async fn provide(
     store: &Store,
     given: Option<&SecretString>,
+    new: &KeyText,
     now: Timestamp,
 ) -> Result<Option<KeyText>, StartError> {
     if let Some(given) = given {
@@ -21,11 +22,10 @@ pub(super) async fn provide(
         return Ok(None);
     }
     if store.has_admin_key(now).await? {
-        return Ok(None);
+        return Ok(store.knows_key(new).await?.then(|| new.clone()));
     }
-    let key = make(Role::Admin)?;
-    store.create_key(&key, &everything("first admin key"), &program(), now).await?;
-    Ok(Some(key))
+    store.create_key(new, &everything("first admin key"), &program(), now).await?;
+    Ok(Some(new.clone()))
 }
 
 /// A new random key.

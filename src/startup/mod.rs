@@ -7,6 +7,7 @@ mod key_file;
 mod master_key;
 mod service;
 mod timekeeping;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

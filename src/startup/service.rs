@@ -12,17 +12,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::waiting::Waiting;
 use super::{OpenDatabase, Signals, StartError, first_key, open_database, timekeeping};
 use crate::clock::Clock;
 use crate::config::{Settings, redacted};
-use crate::domain::key::KeyText;
-use crate::http::{self, Rooms};
+use crate::domain::key::{KeyText, Role};
+use crate::http::{self, Door, Rooms};
 use crate::live::LiveView;
 use crate::refresher::{Policy, Refresher};
 use crate::seal::{hexadecimal, random_bytes};
 use crate::store::Store;
 use crate::store::db::Dialect;
-use crate::wechat::{Client, ClientSettings};
+use crate::wechat::{Client, ClientError, ClientSettings};
 
 /// How long calls in flight and requests have to end after the first signal.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
@@ -55,36 +56,36 @@ pub struct Facts {
 }
 
 impl Service {
-    /// Opens the database, loads the live view, and starts to serve and to refresh.
-    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+    /// Opens the database, loads the live view, and starts to serve and to refresh. A database on a server that is away is waited for. `None`
+    /// when a signal came first.
+    pub async fn start(settings: Settings) -> Result<Option<Self>, StartError> {
         let listener = bind(settings.listen)?;
         let address = listener.local_addr()?;
-        let clock = Clock::new();
-        let wechat = Client::new(ClientSettings {
-            base_url: settings.wechat_url.clone(),
-            fallback_url: settings.wechat_fallback_url.clone(),
-            connect_timeout: settings.connect_timeout(),
-            deadline: settings.call_timeout,
-        })?;
-        let OpenDatabase { db, sealer, made_key_file, .. } = open_database(&settings, &clock).await?;
-        timekeeping::set(&db, &clock).await?;
-        let embedded = db.dialect() == Dialect::Sqlite;
-        let store = Arc::new(Store::new(db, sealer, settings.limits(), instance_name()));
-        if embedded {
-            store.end_leases().await?;
-        }
-        let made_admin_key = first_key::provide(&store, settings.admin_key.as_ref(), clock.now()).await?;
-        let live = Arc::new(LiveView::new());
-        live.load(&store, clock.now()).await?;
+        let (clock, mut signals) = (Clock::new(), Signals::listen()?);
+        let wechat = client(&settings)?;
+        let (door, server, answering) =
+            (Door::new(clock.clone()), axum_server::Handle::new(), CancellationToken::new());
+        let serving = {
+            let (door, server, answering) = (door.clone(), server.clone(), answering.clone());
+            // Until then connections wait in the listener: a start is usually quicker than another attempt of a client would be.
+            async move {
+                answering.cancelled().await;
+                http::serve(listener, door, server).await
+            }
+        };
+        let serving = tokio::spawn(serving);
+        let opened = tokio::select! {
+            opened = open(&settings, &clock, address, &answering) => opened?,
+            () = signals.next() => {
+                tracing::info!("stopped before the database was there");
+                return Ok(None);
+            }
+        };
+        let Opened { store, live, made_key_file, made_admin_key } = opened;
         let stop = CancellationToken::new();
-        let refresher = Refresher::new(
-            Arc::clone(&store),
-            wechat,
-            Arc::clone(&live),
-            clock.clone(),
-            policy(&settings, embedded),
-            stop.clone(),
-        );
+        let policy = policy(&settings, store.db().dialect() == Dialect::Sqlite);
+        let refresher =
+            Refresher::new(Arc::clone(&store), wechat, Arc::clone(&live), clock.clone(), policy, stop.clone());
         let facts = Facts {
             address,
             database: redacted(settings.database_url.expose_secret()),
@@ -93,10 +94,10 @@ impl Service {
             accounts: live.count_accounts(),
         };
         let rooms = Rooms::new(store, live, refresher, clock, stop.clone());
-        let (server, signals) = (axum_server::Handle::new(), Signals::listen()?);
         let rounds = start_rounds(&rooms, settings.history_days);
-        let serving = tokio::spawn(http::serve(listener, Arc::clone(&rooms), server.clone()));
-        Ok(Self { facts, rooms, server, stop, rounds, serving, signals })
+        door.open(Arc::clone(&rooms));
+        answering.cancel();
+        Ok(Some(Self { facts, rooms, server, stop, rounds, serving, signals }))
     }
 
     /// The rooms, for a demonstration that looks at them from inside.
@@ -133,6 +134,44 @@ impl Service {
     }
 }
 
+/// What a start brings out of the database.
+struct Opened {
+    store: Arc<Store>,
+    live: Arc<LiveView>,
+    made_key_file: Option<PathBuf>,
+    made_admin_key: Option<KeyText>,
+}
+
+async fn open(
+    settings: &Settings,
+    clock: &Clock,
+    address: SocketAddr,
+    answering: &CancellationToken,
+) -> Result<Opened, StartError> {
+    // The same in every attempt: one that broke off may have stored it.
+    let new_key = first_key::make(Role::Admin)?;
+    let url = settings.database_url.expose_secret();
+    if Dialect::of_url(url) == Some(Dialect::Sqlite) {
+        return Box::pin(try_to_open(settings, clock, &new_key)).await;
+    }
+    let waiting = Waiting::new(address, redacted(url), answering.clone());
+    waiting.until_open(async || try_to_open(settings, clock, &new_key).await).await
+}
+
+async fn try_to_open(settings: &Settings, clock: &Clock, new_key: &KeyText) -> Result<Opened, StartError> {
+    let OpenDatabase { db, sealer, made_key_file, .. } = open_database(settings, clock).await?;
+    timekeeping::set(&db, clock).await?;
+    let embedded = db.dialect() == Dialect::Sqlite;
+    let store = Arc::new(Store::new(db, sealer, settings.limits(), instance_name()));
+    if embedded {
+        store.end_leases().await?;
+    }
+    let made_admin_key = first_key::provide(&store, settings.admin_key.as_ref(), new_key, clock.now()).await?;
+    let live = Arc::new(LiveView::new());
+    live.load(&store, clock.now()).await?;
+    Ok(Opened { store, live, made_key_file, made_admin_key })
+}
+
 /// Starts what goes on until the server stops: the scheduler, the pruning of the history, and the view that follows the database.
 fn start_rounds(rooms: &Rooms, history_days: u32) -> TaskTracker {
     let Rooms { store, live, refresher, clock, draining, .. } = rooms;
@@ -166,6 +205,15 @@ async fn drain(rooms: &Rooms, rounds: &TaskTracker, serving: impl Future<Output 
     let _ = timeout(Duration::from_secs(2), rooms.store.close()).await;
     tracing::info!("stopped");
     served
+}
+
+fn client(settings: &Settings) -> Result<Client, ClientError> {
+    Client::new(ClientSettings {
+        base_url: settings.wechat_url.clone(),
+        fallback_url: settings.wechat_fallback_url.clone(),
+        connect_timeout: settings.connect_timeout(),
+        deadline: settings.call_timeout,
+    })
 }
 
 fn policy(settings: &Settings, embedded: bool) -> Policy {

@@ -116,8 +116,15 @@ impl House {
         self.call(&self.admin, "DELETE", &format!("/v1/keys/{id}"), None).await.expect(204);
     }
 
+    /// A door that leads here.
+    pub(super) fn door(&self) -> Door {
+        let door = Door::new(self.rooms.clock.clone());
+        door.open(Arc::clone(&self.rooms));
+        door
+    }
+
     pub(super) async fn send(&self, request: Request<Body>) -> Reply {
-        Reply::of(service(Arc::clone(&self.rooms)).oneshot(request).await.unwrap()).await
+        Reply::of(self.door().oneshot(request).await.unwrap()).await
     }
 
     pub(super) async fn call(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> Reply {

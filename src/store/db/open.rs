@@ -55,13 +55,10 @@ async fn prove<C: Connection>(
     server: &str,
     connecting: impl Future<Output = Result<C, sqlx::Error>>,
 ) -> Result<(), StoreError> {
-    match timeout(ACQUIRE_TIMEOUT, async { connecting.await?.close().await }).await {
-        Ok(answer) => answer.map_err(|source| StoreError::open(server, kind_of(&source), source)),
-        Err(_) => {
-            let silent = format!("no answer within {ACQUIRE_TIMEOUT:?}");
-            Err(StoreError::open(server, FailureKind::Unavailable, silent))
-        }
-    }
+    let made = timeout(ACQUIRE_TIMEOUT, async { connecting.await?.close().await }).await;
+    let silent =
+        |_| StoreError::open(server, FailureKind::Unavailable, format!("no answer within {ACQUIRE_TIMEOUT:?}"));
+    made.map_err(silent)?.map_err(|source| StoreError::open(server, kind_of(&source), source))
 }
 
 pub(super) async fn sqlite_pools(url: &str, read_only: bool) -> Result<(Pools<SqlitePool>, Option<File>), StoreError> {

@@ -4,3 +4,4 @@ mod commands;
 mod demo;
 mod first_start;
 mod shutdown;
+mod waiting;
