@@ -2,6 +2,7 @@
 
 mod database;
 mod demo;
+mod draft;
 mod first_key;
 mod key_file;
 mod master_key;
