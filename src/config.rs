@@ -39,6 +39,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// `WXTOKEN_MASTER_KEY` as it was given.
     pub master_key: Option<SecretString>,
+    /// `WXTOKEN_MIGRATE_TO`; show it only through [`redacted`].
+    pub migrate_to: Option<SecretString>,
     /// `WXTOKEN_ADMIN_KEY`.
     pub admin_key: Option<SecretString>,
     /// `WXTOKEN_WECHAT_URL`.
@@ -95,6 +97,7 @@ impl fmt::Debug for Settings {
             .field("database_url", &redacted(self.database_url.expose_secret()))
             .field("listen", &self.listen)
             .field("master_key", &stars(&self.master_key))
+            .field("migrate_to", &stars(&self.migrate_to))
             .field("admin_key", &stars(&self.admin_key))
             .field("wechat_url", &self.wechat_url)
             .field("wechat_fallback_url", &self.wechat_fallback_url)

@@ -6,7 +6,7 @@ use crate::startup::Remedy;
 pub const OK: u8 = 0;
 /// Failed for a reason that the message names.
 pub const FAILURE: u8 = 1;
-/// The command line was not understood.
+/// The command line was not understood, or is no command for this deployment.
 pub const USAGE: u8 = 2;
 /// The database is away or in use by another process: another try later may do. A server that `serve` needs is waited for instead.
 pub const DATABASE_UNAVAILABLE: u8 = 69;
@@ -17,6 +17,7 @@ pub const CONFIGURATION: u8 = 78;
 pub(super) fn code_for(remedy: Remedy) -> u8 {
     match remedy {
         Remedy::MendSettings => CONFIGURATION,
+        Remedy::OtherCommand => USAGE,
         Remedy::AwaitDatabase => DATABASE_UNAVAILABLE,
         Remedy::Other => FAILURE,
     }

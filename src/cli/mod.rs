@@ -1,5 +1,6 @@
 //! The command line: words in, words out.
 
+mod backup;
 mod demo;
 pub mod exit;
 mod logging;
@@ -40,8 +41,10 @@ enum Command {
     Demo(serve::ServeFlags),
     /// Run the WeChat simulator alone
     Sandbox(serve::SandboxFlags),
-    /// Bring the database schema up to date
-    Migrate,
+    /// Bring the database schema up to date, or move an SQLite deployment to PostgreSQL or MySQL
+    Migrate(migrate::MigrateFlags),
+    /// Copy an SQLite database while it is served, or check such a copy
+    Backup(backup::BackupFlags),
     /// Make the key that seals the database
     MasterKey {
         #[command(subcommand)]
@@ -88,7 +91,8 @@ pub fn run(
         Command::Serve(flags) => serve::serve(context, flags),
         Command::Demo(flags) => demo::demo(context, flags),
         Command::Sandbox(flags) => serve::sandbox(context, &flags),
-        Command::Migrate => migrate::migrate(context),
+        Command::Migrate(flags) => migrate::migrate(context, flags),
+        Command::Backup(flags) => backup::backup(context, &flags),
         Command::MasterKey { command } => master_key::run(&command),
     };
     match done {

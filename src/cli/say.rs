@@ -17,6 +17,11 @@ pub(super) fn talk(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
+/// A number and its noun.
+pub(super) fn counted(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// An error with everything that led to it, each part on a line of its own. Libraries often repeat the cause in their own
 /// sentence; it is said once.
 pub(super) fn chain(error: &dyn Error) -> String {

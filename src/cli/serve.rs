@@ -54,7 +54,7 @@ pub(super) fn sandbox(context: Context, flags: &SandboxFlags) -> Result<(), Fail
 /// What a person who has just started the server wants to know.
 fn welcome(facts: &Facts) -> String {
     let Facts { address, database, made_key_file, made_admin_key, accounts } = facts;
-    let counted = if *accounts == 1 { "1 account".to_owned() } else { format!("{accounts} accounts") };
+    let counted = say::counted(*accounts as u64, "account");
     let mut lines = vec![
         format!("wxtoken {} is listening on http://{address}", env!("CARGO_PKG_VERSION")),
         format!("  database    {database}, {counted}"),

@@ -31,6 +31,7 @@ pub(super) fn settings(sources: &Sources) -> Result<Settings, ConfigError> {
         database_url: reader.database_url(),
         listen: reader.listen(),
         master_key: reader.secret("WXTOKEN_MASTER_KEY"),
+        migrate_to: reader.secret("WXTOKEN_MIGRATE_TO"),
         admin_key: reader.admin_key(),
         wechat_url,
         wechat_fallback_url: reader.fallback_url(is_simulator),

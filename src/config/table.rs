@@ -29,6 +29,11 @@ pub const SETTINGS: &[Setting] = &[
         "The database: sqlite://FILE, postgres://USER:PASSWORD@HOST:PORT/NAME or mysql://USER:PASSWORD@HOST:PORT/NAME; \
          `serve` waits for a server that is away.",
     ),
+    secret(
+        "WXTOKEN_MIGRATE_TO",
+        "",
+        "The database that `wxtoken migrate --to` moves an SQLite deployment to, so that its password is not on the command line.",
+    ),
     plain("WXTOKEN_LISTEN", "127.0.0.1:8080", "The address and port to listen on; 0.0.0.0:8080 is every IPv4 address."),
     secret(
         "WXTOKEN_MASTER_KEY",

@@ -1,7 +1,7 @@
 //! Opens the database: first a look that changes nothing, then, when schema and master key are in order, the door.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
 
@@ -91,6 +91,21 @@ async fn proven_key(settings: &Settings) -> Result<(Sealer, Option<PathBuf>), St
     let gone = || StartError::KeyFile { path, source: ErrorKind::NotFound.into() };
     let theirs = present_master_key(settings)?.ok_or_else(gone)?;
     Ok((Sealer::new(theirs.key()), None))
+}
+
+/// The seal of a database that has been served, proven against it. No key is made.
+pub(super) async fn proven_seal(settings: &Settings, db: &Db, file: &Path) -> Result<Sealer, StartError> {
+    let source = master_key(settings)?;
+    let sealer = Sealer::new(source.key());
+    match (verify(db, &sealer).await, source) {
+        (Ok(Seal::Proven), _) => Ok(sealer),
+        (Ok(Seal::Unset), _) => Err(StartError::NoDatabase { path: file.to_owned() }),
+        // The new key is nobody's yet, so this says only that the database has one.
+        (Err(StoreError::OtherMasterKey { expected, .. }), MasterKeySource::Made { path, .. }) => {
+            Err(StartError::LostKeyFile { path, expected })
+        }
+        (Err(error), _) => Err(error.into()),
+    }
 }
 
 /// Looks at an SQLite file, if there is one, through a connection that cannot write: opening it for writing would change it.

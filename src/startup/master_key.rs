@@ -64,7 +64,7 @@ pub(super) fn present_master_key(settings: &Settings) -> Result<Option<MasterKey
 }
 
 /// The key file of an SQLite database; `None` for a database on a server.
-fn key_file_path(settings: &Settings) -> Result<Option<PathBuf>, StartError> {
+pub(super) fn key_file_path(settings: &Settings) -> Result<Option<PathBuf>, StartError> {
     let url = settings.database_url.expose_secret();
     match Dialect::of_url(url).ok_or(StoreError::UnknownScheme)? {
         Dialect::Sqlite => Ok(Some(key_file::beside(&sqlite_path(url).ok_or(StoreError::InMemory)?))),

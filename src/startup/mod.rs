@@ -1,5 +1,6 @@
 //! Wires the rooms together, runs them, and drains them.
 
+mod backup;
 mod database;
 mod demo;
 mod draft;
@@ -8,6 +9,7 @@ mod key_file;
 mod master_key;
 mod service;
 mod timekeeping;
+mod transfer;
 mod waiting;
 
 use std::net::SocketAddr;
@@ -17,10 +19,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub use backup::{BackedUp, Checked, KeyPlace, back_up, check_backup};
 pub use database::{Migrated, OpenDatabase, migrate, open_database};
 pub use demo::{Demo, Happening, Happenings, SAMPLES, Sample};
 pub use master_key::{MasterKeySource, master_key};
 pub use service::{Facts, Service};
+pub use transfer::{Moved, move_up};
 
 use crate::config::ConfigError;
 use crate::domain::Invalid;
@@ -97,6 +101,70 @@ pub enum StartError {
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes")]
     NoRandomness,
+    /// A command for SQLite deployments, and one on a server.
+    #[error("DATABASE_URL names a database on a server; {advice}")]
+    OnServer {
+        /// What to do instead.
+        advice: &'static str,
+    },
+    /// `--to` without a value, and no setting either.
+    #[error(
+        "where to? Write --to and the URL, or set WXTOKEN_MIGRATE_TO or WXTOKEN_MIGRATE_TO_FILE so that no password is on the command line"
+    )]
+    NoTarget,
+    /// A target that is no database on a server.
+    #[error(
+        "the database to move to must be a postgres: or mysql: one; `wxtoken backup` copies an SQLite database into a file"
+    )]
+    TargetNotOnServer,
+    /// A file that is no database which a server has used.
+    #[error("there is no database of a token server in {}", path.display())]
+    NoDatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database to move to refused, or is none that may be written to.
+    #[error("the database to move to, {place}, cannot be used")]
+    Target {
+        /// The database, without its password.
+        place: String,
+        /// Why.
+        source: Box<StoreError>,
+    },
+    /// A backup would replace a file.
+    #[error("{} exists, and a backup never replaces a file; choose another name", path.display())]
+    FileExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file of a backup could not be made.
+    #[error("cannot make the backup {}", path.display())]
+    BackupFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A backup with a log beside it.
+    #[error(
+        "{} has a log beside it ({}): it is a database in use, or a copy of a part of one; check a file that `wxtoken backup` made",
+        path.display(),
+        log.display()
+    )]
+    NotStill {
+        /// The file.
+        path: PathBuf,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// A backup that does not open.
+    #[error("the backup {} is not good", path.display())]
+    BadBackup {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<StoreError>,
+    },
     /// A second signal came while the server was shutting down.
     #[error("ended at once by a second signal; calls in flight are made again at the next start")]
     EndedAtOnce,
@@ -109,6 +177,8 @@ pub enum Remedy {
     MendSettings,
     /// Try again once the database is there.
     AwaitDatabase,
+    /// Give another command.
+    OtherCommand,
     /// Read the message.
     Other,
 }
@@ -126,7 +196,20 @@ impl StartError {
             | Self::Wechat(_)
             | Self::Invalid(_) => Remedy::MendSettings,
             Self::Store(error) => remedy_of(error),
-            Self::System(_) | Self::Listen { .. } | Self::NoRandomness | Self::EndedAtOnce => Remedy::Other,
+            Self::Target { source, .. } => remedy_of(source),
+            Self::BadBackup { source, .. } if matches!(**source, StoreError::OtherMasterKey { .. }) => {
+                Remedy::MendSettings
+            }
+            Self::OnServer { .. } | Self::NoTarget | Self::TargetNotOnServer => Remedy::OtherCommand,
+            Self::NoDatabase { .. }
+            | Self::FileExists { .. }
+            | Self::BackupFile { .. }
+            | Self::NotStill { .. }
+            | Self::BadBackup { .. }
+            | Self::System(_)
+            | Self::Listen { .. }
+            | Self::NoRandomness
+            | Self::EndedAtOnce => Remedy::Other,
         }
     }
 }
@@ -140,13 +223,16 @@ fn remedy_of(error: &StoreError) -> Remedy {
         | StoreError::UnknownScheme
         | StoreError::MalformedUrl
         | StoreError::InMemory
+        | StoreError::NotBehind { .. }
         | StoreError::OtherMasterKey { .. } => Remedy::MendSettings,
         StoreError::NewerSchema { .. }
         | StoreError::Migration { .. }
         | StoreError::Statement { .. }
         | StoreError::Corrupt { .. }
         | StoreError::Sealed { .. }
-        | StoreError::Seal(_) => Remedy::Other,
+        | StoreError::Seal(_)
+        | StoreError::CopyDiffers { .. }
+        | StoreError::Damaged { .. } => Remedy::Other,
     }
 }
 

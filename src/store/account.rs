@@ -14,6 +14,8 @@ use crate::domain::secret::AppSecret;
 use crate::domain::timestamp::Timestamp;
 use crate::seal::Place;
 
+pub(super) const TABLE: &str = "wx_account";
+
 /// A change of an account, for the live view.
 #[derive(Debug, Clone)]
 pub struct AccountChange {
@@ -69,7 +71,7 @@ impl TryFrom<AccountRow> for AccountChange {
     type Error = StoreError;
 
     fn try_from(row: AccountRow) -> Result<Self, StoreError> {
-        let corrupt = |column| StoreError::corrupt("wx_account", column, &row.appid);
+        let corrupt = |column| StoreError::corrupt(TABLE, column, &row.appid);
         let account = Account {
             appid: AppId::parse(&row.appid).map_err(|_| corrupt("appid"))?,
             mode: Mode::parse(&row.mode).map_err(|_| corrupt("mode"))?,
@@ -277,12 +279,12 @@ impl Store {
     /// Opens an AppSecret without the database.
     pub fn open_secret(&self, appid: &AppId, sealed: &SealedSecret) -> Result<AppSecret, StoreError> {
         let opened = self.sealer.open(secret_place(appid), &sealed.0).map_err(|source| StoreError::Sealed {
-            table: "wx_account",
+            table: TABLE,
             column: "secret_sealed",
             row: appid.to_string(),
             source,
         })?;
-        AppSecret::parse(opened.expose_secret()).map_err(|_| StoreError::corrupt("wx_account", "secret_sealed", appid))
+        AppSecret::parse(opened.expose_secret()).map_err(|_| StoreError::corrupt(TABLE, "secret_sealed", appid))
     }
 
     /// Accounts changed at or after `since`, removed ones too. Rows that do not read are reported one by one.
@@ -300,7 +302,7 @@ impl Store {
 }
 
 fn secret_place(appid: &AppId) -> Place<'_> {
-    Place { table: "wx_account", column: "secret_sealed", appid: appid.as_str(), token_type: "" }
+    Place { table: TABLE, column: "secret_sealed", appid: appid.as_str(), token_type: "" }
 }
 
 async fn lock_account(tx: &mut Tx, appid: &str) -> Result<Option<AccountChange>, StoreError> {

@@ -13,6 +13,7 @@
 //! Everything that is said to a database has a deadline: one that is frozen or unreachable must look to callers like one that is down.
 
 mod failure;
+mod file;
 mod lane;
 mod open;
 

@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 
 use super::audit::new_id;
-use super::db::{Tx, bind};
+use super::db::{Db, Tx, bind};
 use super::{Store, StoreError};
 use crate::domain::account::{AppId, TokenType};
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
@@ -261,13 +261,18 @@ impl Store {
 
     /// Removes about `batch` of the oldest rows that started before `before`; returns how many. Fewer than `batch` means none is left.
     pub async fn prune_history(&self, before: Timestamp, batch: u32) -> Result<u64, StoreError> {
-        let last = "SELECT started_at FROM wx_refresh_history WHERE started_at < ? \
-                    ORDER BY started_at, id LIMIT 1 OFFSET ?";
-        let last: Option<(i64,)> = self.db.fetch_optional(last, bind![before, batch.saturating_sub(1)]).await?;
-        let up_to = last.map_or(before.as_millis() - 1, |(started_at,)| started_at);
-        let mut tx = self.db.begin().await?;
-        let removed = tx.execute("DELETE FROM wx_refresh_history WHERE started_at <= ?", bind![up_to]).await?;
-        tx.commit().await?;
-        Ok(removed)
+        prune(&self.db, before, batch).await
     }
+}
+
+/// See [`Store::prune_history`].
+pub(super) async fn prune(db: &Db, before: Timestamp, batch: u32) -> Result<u64, StoreError> {
+    let last = "SELECT started_at FROM wx_refresh_history WHERE started_at < ? \
+                ORDER BY started_at, id LIMIT 1 OFFSET ?";
+    let last: Option<(i64,)> = db.fetch_optional(last, bind![before, batch.saturating_sub(1)]).await?;
+    let up_to = last.map_or(before.as_millis() - 1, |(started_at,)| started_at);
+    let mut tx = db.begin().await?;
+    let removed = tx.execute("DELETE FROM wx_refresh_history WHERE started_at <= ?", bind![up_to]).await?;
+    tx.commit().await?;
+    Ok(removed)
 }

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod audit;
+pub mod copy;
 pub mod db;
 pub mod history;
 pub mod key;
@@ -9,6 +10,7 @@ pub mod late;
 pub mod lease;
 pub mod master_key;
 pub mod migrate;
+pub mod proof;
 pub mod settle;
 pub mod token;
 
@@ -32,7 +34,7 @@ pub enum StoreError {
     UnknownScheme,
     /// The URL does not parse. It may hold a password, so it is not repeated.
     #[error(
-        "DATABASE_URL is malformed; write it like postgres://user:password@host:5432/name, special characters percent-encoded"
+        "its URL is malformed; write it like postgres://user:password@host:5432/name, special characters percent-encoded"
     )]
     MalformedUrl,
     /// An SQLite database in memory.
@@ -115,6 +117,31 @@ pub enum StoreError {
     /// Sealing failed.
     #[error("sealing a value failed")]
     Seal(#[source] SealError),
+    /// A database to copy into that is not empty, and no earlier state of the source either.
+    #[error(
+        "it holds a row that the source does not have, or has only in an older state (table {table}, row {row}): it belongs to another \
+         deployment, or it has been served since it was copied; name an empty database"
+    )]
+    NotBehind {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        row: String,
+    },
+    /// A copy that is not what was copied.
+    #[error(
+        "the rows of {table} are not the same in both databases after copying: is something else writing to one of them?"
+    )]
+    CopyDiffers {
+        /// The table.
+        table: &'static str,
+    },
+    /// An SQLite file whose structure is broken.
+    #[error("the file is damaged: {finding}")]
+    Damaged {
+        /// The first thing that SQLite found.
+        finding: String,
+    },
 }
 
 /// What the caller of a failed statement needs to know about it.

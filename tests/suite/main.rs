@@ -7,6 +7,7 @@ mod api;
 mod commands;
 mod house;
 mod lifecycle;
+mod moving;
 mod promises;
 mod store;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]

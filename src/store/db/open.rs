@@ -80,6 +80,15 @@ pub(super) async fn sqlite_pools(url: &str, read_only: bool) -> Result<(Pools<Sq
     Ok((Pools { writers, readers }, lock))
 }
 
+/// Opens an SQLite file that nobody writes to: neither the file is changed, nor is another one made beside it.
+pub(super) async fn still_pools(path: &Path) -> Result<Pools<SqlitePool>, StoreError> {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
+    let pool = || SqlitePoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+    let opened = pool().connect_with(options.clone()).await;
+    let readers = opened.map_err(|source| StoreError::open(&path.display().to_string(), kind_of(&source), source))?;
+    Ok(Pools { writers: pool().connect_lazy_with(options), readers })
+}
+
 pub(super) async fn postgres_pools(url: &str, read_only: bool) -> Result<Pools<PgPool>, StoreError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| StoreError::MalformedUrl)?

@@ -16,7 +16,7 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
 async fn every_command_has_help() {
     let (code, output) = run(&["--help"]).await;
     assert_eq!(code, Some(0), "{output}");
-    for command in ["serve", "demo", "sandbox", "migrate", "master-key"] {
+    for command in ["serve", "demo", "sandbox", "migrate", "backup", "master-key"] {
         assert!(output.contains(&format!("  {command} ")), "{output}");
         let (code, help) = run(&[command, "--help"]).await;
         assert_eq!(code, Some(0), "{help}");
@@ -34,6 +34,8 @@ async fn wrong_words_are_a_mistake_of_usage() {
         &["serve", "extra"],
         &["sandbox", "--listen", "nowhere"],
         &["sandbox", "--listen"],
+        &["backup"],
+        &["backup", "one", "two"],
         &["master-key"],
         &["master-key", "make"],
         &["--log"],

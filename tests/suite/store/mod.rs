@@ -15,7 +15,7 @@ mod migrations;
 mod plans;
 mod probes;
 mod questions;
-mod raw;
+pub(crate) mod raw;
 mod sealed;
 mod settles;
 mod unreadable;

@@ -6,14 +6,14 @@ use sqlx::{MySqlConnection, PgConnection, SqliteConnection};
 
 use crate::support::database::Kind;
 
-pub(super) enum Raw {
+pub(crate) enum Raw {
     Sqlite(SqliteConnection),
     Postgres(PgConnection),
     Mysql(MySqlConnection),
 }
 
 /// A row with each column as text.
-pub(super) type TextRow = Vec<Option<String>>;
+pub(crate) type TextRow = Vec<Option<String>>;
 
 macro_rules! on_each {
     ($raw:expr, $conn:ident => $run:expr) => {
@@ -26,7 +26,7 @@ macro_rules! on_each {
 }
 
 impl Raw {
-    pub(super) async fn connect(kind: Kind, url: &str) -> Self {
+    pub(crate) async fn connect(kind: Kind, url: &str) -> Self {
         let connected = match kind {
             Kind::Sqlite => {
                 let path = url.trim_start_matches("sqlite://");
@@ -38,18 +38,18 @@ impl Raw {
         connected.expect("the database lets us in")
     }
 
-    pub(super) async fn try_run(&mut self, sql: &str) -> Result<u64, sqlx::Error> {
+    pub(crate) async fn try_run(&mut self, sql: &str) -> Result<u64, sqlx::Error> {
         let query = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         on_each!(self, conn => query.execute(conn).await.map(|done| done.rows_affected()))
     }
 
     /// Runs a statement and tells how many rows it changed.
-    pub(super) async fn run(&mut self, sql: &str) -> u64 {
+    pub(crate) async fn run(&mut self, sql: &str) -> u64 {
         self.try_run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     /// Every row as text, by the protocol in which the servers send text.
-    pub(super) async fn rows(&mut self, sql: &str) -> Vec<TextRow> {
+    pub(crate) async fn rows(&mut self, sql: &str) -> Vec<TextRow> {
         let query = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         on_each!(self, conn => {
             let rows = query.fetch_all(conn).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -58,7 +58,7 @@ impl Raw {
     }
 
     /// The single value of a query.
-    pub(super) async fn one(&mut self, sql: &str) -> String {
+    pub(crate) async fn one(&mut self, sql: &str) -> String {
         let rows = self.rows(sql).await;
         match rows.as_slice() {
             [row] if row.len() == 1 => row[0].clone().unwrap_or_else(|| "NULL".to_owned()),
@@ -67,7 +67,7 @@ impl Raw {
     }
 
     /// The names and types of a query's columns; there must be a row.
-    pub(super) async fn columns(&mut self, sql: &str) -> Vec<(String, String)> {
+    pub(crate) async fn columns(&mut self, sql: &str) -> Vec<(String, String)> {
         let query = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         on_each!(self, conn => {
             let row = query.fetch_one(conn).await.unwrap_or_else(|error| panic!("{sql}: {error}"));

@@ -83,7 +83,8 @@ impl ServerBuilder {
         (status, server.output())
     }
 
-    fn spawn(self) -> Server {
+    /// Starts it and waits for nothing.
+    pub(crate) fn spawn(self) -> Server {
         let own_directory = tempfile::tempdir().expect("a temporary directory can be made");
         let directory = self.directory.unwrap_or_else(|| own_directory.path().to_owned());
         let mut child = Command::new(env!("CARGO_BIN_EXE_wxtoken"))
