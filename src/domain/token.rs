@@ -100,7 +100,27 @@ pub struct Record {
     pub last_errmsg: Option<String>,
 }
 
+/// How a token has done so far, which decides what part of the calls to WeChat it may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has a value, and its last call succeeded.
+    Proven,
+    /// Nothing is known yet: it has no value, and no failure.
+    New,
+    /// Its last call failed.
+    Failing,
+}
+
 impl Token {
+    /// How it has done so far.
+    pub const fn standing(&self) -> Standing {
+        match (self.record.failures, &self.value) {
+            (0, Some(_)) => Standing::Proven,
+            (0, None) => Standing::New,
+            _ => Standing::Failing,
+        }
+    }
+
     /// The value if it is alive at `now`.
     pub fn valid(&self, now: Timestamp) -> Option<&Value> {
         self.value.as_ref().filter(|value| now < value.life.until)

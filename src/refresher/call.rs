@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::kept::{Kept, is_away};
+use super::seats::{Seat, Share};
 use super::{RefreshError, Refreshed, Refresher, fail_point};
 use crate::domain::account::{AppId, Mode, TokenType};
 use crate::domain::budget::Exhausted;
@@ -55,11 +56,20 @@ impl Refresher {
     /// Makes the claimed call and settles it, and the call that must follow, if one must. Reports the last call that was to bring a value, or the
     /// probe if that was all.
     pub(super) async fn carry_out(self: &Arc<Self>, claim: Claim) -> Result<Refreshed, RefreshError> {
-        let mut claim = claim;
+        self.carry_out_from(claim, None).await
+    }
+
+    /// The same, for a claim for whose call there is a seat already.
+    pub(super) async fn carry_out_from(
+        self: &Arc<Self>,
+        claim: Claim,
+        seat: Option<Seat>,
+    ) -> Result<Refreshed, RefreshError> {
+        let (mut claim, mut seat) = (claim, seat);
         let mut exhausted = None;
         let mut failed: Option<Refreshed> = None;
         loop {
-            let (ended, error) = match self.make_call(&claim).await? {
+            let (ended, error) = match self.make_call(&claim, seat.take()).await? {
                 Made::Ended(ended, error) => (ended, error),
                 Made::Released(reason) => return Err(reason),
             };
@@ -92,7 +102,7 @@ impl Refresher {
         }
     }
 
-    async fn make_call(self: &Arc<Self>, claim: &Claim) -> Result<Made, RefreshError> {
+    async fn make_call(self: &Arc<Self>, claim: &Claim, seat: Option<Seat>) -> Result<Made, RefreshError> {
         let won = Instant::now();
         // The row is due because it does not know yet of a call that this instance made while the database was away.
         if claim.trigger == Trigger::Schedule && self.kept.holds(&claim.token.key) {
@@ -104,11 +114,15 @@ impl Refresher {
             Err(instead) => return Ok(instead),
         };
         let _calling = self.under_way.enter(&claim.token.key);
-        // Never fails: the semaphore is not closed.
-        let _permit = self.calls.acquire().await;
-        if won.elapsed() > self.policy.lease() / 2 {
+        let latest = won + self.policy.lease() / 2;
+        let seat = match seat {
+            Some(seat) => Some(seat),
+            // Who has waited too long leaves the line, so that every seat goes to somebody who can use it.
+            None => timeout_at(latest, self.seats.wait_for(Share::of(&claim.token, claim.trigger))).await.ok(),
+        };
+        let Some(_seat) = seat.filter(|_| Instant::now() < latest) else {
             return self.give_back(claim, claim.token.refresh_at, RefreshError::StillBusy).await;
-        }
+        };
         fail_point::pass("before_call").await;
         self.withhold_doubtful(claim);
         let (ended, error) = self.ask(claim, &asking).await;

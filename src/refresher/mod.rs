@@ -62,9 +62,11 @@
 //! **Tickets** are fetched with an access token. A ticket row without one is put back without a call and woken by the settle that brings
 //! the token. A ticket call that finds its access token refused has it repaired, once; the ticket's own backoff then fetches it again.
 //!
-//! **Bounds.** At most one call is in flight per token, at most `concurrency` in all; tokens whose last call failed may use half of that,
-//! so that a crowd of broken accounts leaves room for the healthy. Budgets count calls when they are claimed, since a lost answer may
-//! have been spent at WeChat. Nothing that callers do can exceed them.
+//! **Bounds.** At most one call is in flight per token, at most `concurrency` in all. Tokens whose last call failed may use half of that, and
+//! together with new tokens and whatever callers ask for three quarters: a quarter is for the scheduled refreshes of tokens that did well
+//! so far, however many others hang. Tokens that did well and begin to hang all together each do so once on those seats; a crowd of `n` delays
+//! others by `n / concurrency` deadlines, which is 38 s for 300 and well within the lead. Budgets count calls when they are claimed, since a
+//! lost answer may have been spent at WeChat. Nothing that callers do can exceed them.
 
 mod call;
 mod error;
@@ -75,6 +77,7 @@ mod obtain;
 mod repair;
 mod retention;
 mod schedule;
+mod seats;
 mod supply;
 
 use std::collections::HashMap;
@@ -82,7 +85,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -91,6 +94,7 @@ pub use error::{LastFailure, RefreshError};
 use flight::Flights;
 use kept::KeptCalls;
 pub use repair::{Report, Verdict};
+use seats::Seats;
 use supply::UnderWay;
 
 use crate::clock::Clock;
@@ -146,15 +150,14 @@ pub struct Refresher {
     live: Arc<LiveView>,
     clock: Clock,
     policy: Policy,
-    calls: Semaphore,
-    failing: Arc<Semaphore>,
+    seats: Seats,
     first_uses: Flights<TokenKey, Token>,
     refreshes: Flights<obtain::Order, Refreshed>,
     repairs: Flights<TokenKey, Verdict>,
     verdicts: Mutex<HashMap<TokenKey, repair::RecentVerdict>>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    due: Notify,
+    due: Arc<Notify>,
     last_scan: AtomicI64,
     kept: KeptCalls,
     under_way: UnderWay,
@@ -171,14 +174,13 @@ impl Refresher {
         policy: Policy,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let concurrency = policy.concurrency.max(1) as usize;
+        let due = Arc::new(Notify::new());
         Arc::new(Self {
             store,
             wechat,
             live,
             clock,
-            calls: Semaphore::new(concurrency),
-            failing: Arc::new(Semaphore::new(concurrency.div_ceil(2))),
+            seats: Seats::new(policy.concurrency, Arc::clone(&due)),
             policy,
             first_uses: Flights::default(),
             refreshes: Flights::default(),
@@ -186,7 +188,7 @@ impl Refresher {
             verdicts: Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
-            due: Notify::new(),
+            due,
             last_scan: AtomicI64::new(0),
             kept: KeptCalls::default(),
             under_way: UnderWay::default(),

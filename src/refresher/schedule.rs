@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::Refresher;
 use super::kept::is_away;
-use crate::domain::token::Claim;
+use super::seats::{Seat, Share};
+use crate::domain::token::{Claim, Standing};
 use crate::store::StoreError;
-use crate::store::lease::Due;
 
 impl Refresher {
     /// Looks for due tokens until told to stop. A database that is away is reported once when it goes and once when it is back.
@@ -41,40 +41,35 @@ impl Refresher {
         }
     }
 
-    /// Claims what is due, as far as there is room for calls, and starts the calls. Returns how many.
+    /// Claims what is due, as far as there are seats for calls, and starts the calls. Returns how many.
     pub async fn run_once(self: &Arc<Self>) -> Result<usize, StoreError> {
         self.last_scan.store(self.clock.now().as_millis(), Ordering::Relaxed);
-        let healthy = self.claim(Due::Healthy, self.calls.available_permits()).await?;
-        let claimed = healthy.len();
-        for claim in healthy {
-            self.start(claim, None);
-        }
-        // The tasks just started may not have taken their permits yet.
-        let room = self.calls.available_permits().saturating_sub(claimed).min(self.failing.available_permits());
-        let failing = self.claim(Due::Failing, room).await?;
-        let claimed = claimed + failing.len();
-        for claim in failing {
-            let seat = Arc::clone(&self.failing).try_acquire_owned().ok();
-            self.start(claim, seat);
+        let mut claimed = 0;
+        for standing in [Standing::Proven, Standing::New, Standing::Failing] {
+            let share = Share::of_scheduled(standing);
+            let claims = self.claim(standing, self.seats.free(share)).await?;
+            claimed += claims.len();
+            for claim in claims {
+                self.start(claim, self.seats.take(share));
+            }
         }
         Ok(claimed)
     }
 
-    async fn claim(&self, due: Due, room: usize) -> Result<Vec<Claim>, StoreError> {
+    async fn claim(&self, standing: Standing, room: usize) -> Result<Vec<Claim>, StoreError> {
         let limit = u32::try_from(room).unwrap_or(u32::MAX);
         if limit == 0 {
             return Ok(Vec::new());
         }
-        self.store.claim_due(due, limit, self.policy.lease(), self.clock.now()).await
+        self.store.claim_due(standing, limit, self.policy.lease(), self.clock.now()).await
     }
 
-    /// Carries a claim out in a task of its own, which keeps `seat` until it ends.
-    pub(super) fn start(self: &Arc<Self>, claim: Claim, seat: Option<tokio::sync::OwnedSemaphorePermit>) {
+    /// Carries a claim out in a task of its own. Without a seat, because a caller was quicker, it waits for one.
+    pub(super) fn start(self: &Arc<Self>, claim: Claim, seat: Option<Seat>) {
         let refresher = Arc::clone(self);
         self.tasks.spawn(async move {
             // What went wrong was logged where it happened, and the row says when to try again.
-            let _ = refresher.carry_out(claim).await;
-            drop(seat);
+            let _ = refresher.carry_out_from(claim, seat).await;
         });
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::kept::{Kept, is_away};
+use super::seats::{Seat, Share};
 use super::{LastFailure, RefreshError, Refresher, call};
 use crate::domain::account::{Mode, TokenType};
 use crate::domain::refresh::Trigger;
@@ -53,14 +54,16 @@ impl Refresher {
     }
 
     fn supply_due(self: &Arc<Self>) {
-        let room = self.calls.available_permits();
         let due =
             self.live.due_tokens(self.clock.now()).into_iter().filter(|(_, held)| self.needs_no_claim(&held.token));
-        for (account, held) in due.take(room) {
+        for (account, held) in due {
+            let Some(seat) = self.seats.take(Share::of_scheduled(held.token.standing())) else {
+                continue;
+            };
             let refresher = Arc::clone(self);
             self.tasks.spawn(async move {
                 // What went wrong is in the token's record, and in the log.
-                let _ = refresher.call_unclaimed(&account, &held, Trigger::Schedule).await;
+                let _ = refresher.call_unclaimed(&account, &held, Trigger::Schedule, Some(seat)).await;
             });
         }
     }
@@ -76,7 +79,7 @@ impl Refresher {
         if held.token.record.failures > 0 && now < held.token.refresh_at {
             return Some(Err(RefreshError::BackingOff(LastFailure::of(&held.token))));
         }
-        Some(self.call_unclaimed(&account, &held, Trigger::FirstUse).await)
+        Some(self.call_unclaimed(&account, &held, Trigger::FirstUse, None).await)
     }
 
     /// Whether calls by several instances at once do no harm, or there are no others.
@@ -89,6 +92,7 @@ impl Refresher {
         account: &LiveAccount,
         held: &LiveToken,
         trigger: Trigger,
+        seat: Option<Seat>,
     ) -> Result<Token, RefreshError> {
         self.check_running()?;
         let Token { key, mode, .. } = &held.token;
@@ -98,7 +102,10 @@ impl Refresher {
         let spent = held.token.spent.spend(call, *mode, self.store.limits(), self.clock.now());
         let spent = spent.map_err(RefreshError::Exhausted)?;
         let token = Token { spent, ..held.token.clone() };
-        let _permit = self.calls.acquire().await;
+        let _seat = match seat {
+            Some(seat) => seat,
+            None => self.seats.wait_for(Share::of(&token, trigger)).await,
+        };
         let generation = token.generation;
         let claimed_at = self.clock.now();
         let made = UnclaimedCall::new(key.clone(), call, trigger, claimed_at);

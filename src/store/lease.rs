@@ -10,25 +10,16 @@ use crate::domain::account::Mode;
 use crate::domain::budget::Exhausted;
 use crate::domain::refresh::{CallKind, Trigger};
 use crate::domain::timestamp::Timestamp;
-use crate::domain::token::{Claim, Token, TokenKey};
+use crate::domain::token::{Claim, Standing, Token, TokenKey};
 
-/// Due tokens, the longest overdue first. Its plan must be the index on the refresh time.
+/// Due tokens of one standing, the longest overdue first. Its plan must be the index on the refresh time.
 pub const DUE_SCAN: &str = select!(
     "WHERE refresh_at <= ? AND leased_until <= ? AND failures >= ? AND failures <= ? \
-     ORDER BY refresh_at LIMIT ? {skip_locked}"
+     AND expires_at >= ? AND expires_at <= ? ORDER BY refresh_at LIMIT ? {skip_locked}"
 );
 
 /// How long a row that does not read is left alone, in case somebody has mended it by then.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
-
-/// Which due tokens a scan takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// Those whose last call succeeded.
-    Healthy,
-    /// Those whose last call failed.
-    Failing,
-}
 
 /// What came of an attempt to claim one token.
 #[derive(Debug)]
@@ -79,30 +70,32 @@ impl Seen {
 }
 
 impl Store {
-    /// Claims up to `limit` due tokens. A token whose budget is spent is put off instead.
+    /// Claims up to `limit` due tokens of this standing. A token whose budget is spent is put off instead.
     pub async fn claim_due(
         &self,
-        due: Due,
+        standing: Standing,
         limit: u32,
         lease: Duration,
         now: Timestamp,
     ) -> Result<Vec<Claim>, StoreError> {
-        retrying!(self.try_claim_due(due, limit, lease, now))
+        retrying!(self.try_claim_due(standing, limit, lease, now))
     }
 
     async fn try_claim_due(
         &self,
-        due: Due,
+        standing: Standing,
         limit: u32,
         lease: Duration,
         now: Timestamp,
     ) -> Result<Vec<Claim>, StoreError> {
-        let (fewest, most) = match due {
-            Due::Healthy => (0_u32, 0_u32),
-            Due::Failing => (1, u32::MAX),
+        // The end of a token without a value is zero.
+        let ((fewest, most), (from, to)) = match standing {
+            Standing::Proven => ((0_u32, 0_u32), (1, i64::MAX)),
+            Standing::New => ((0, 0), (i64::MIN, 0)),
+            Standing::Failing => ((1, u32::MAX), (i64::MIN, i64::MAX)),
         };
         let mut tx = self.db.begin().await?;
-        let rows: Vec<TokenRow> = tx.fetch_all(DUE_SCAN, bind![now, now, fewest, most, limit]).await?;
+        let rows: Vec<TokenRow> = tx.fetch_all(DUE_SCAN, bind![now, now, fewest, most, from, to, limit]).await?;
         let mut claims = Vec::with_capacity(rows.len());
         for row in rows {
             let key = (row.appid.clone(), row.token_type.clone());

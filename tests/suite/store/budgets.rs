@@ -5,7 +5,7 @@ use wxtoken::domain::budget::{Exhausted, ExhaustedLimit, Limits};
 use wxtoken::domain::refresh::CallKind;
 use wxtoken::domain::timestamp::Timestamp;
 use wxtoken::domain::token::TokenKey;
-use wxtoken::store::lease::{Attempt, Due};
+use wxtoken::store::lease::Attempt;
 
 use super::fixture::{ACCESS, Home, LIMITS, account, after, key, noon};
 use crate::support::database::on_every_database;
@@ -82,14 +82,14 @@ on_every_database! {
         }
         home.raw().await.run("UPDATE wx_token SET refresh_at = 1 WHERE appid = 'wx1'").await;
         let before = home.token(&token).await;
-        let claims = home.due(Due::Healthy, 9, after(5)).await;
+        let claims = home.any_due(9, after(5)).await;
         assert_eq!(super::fixture::appids(&claims), ["wx2"]);
         let off = home.token(&token).await;
         let midnight = noon().next_beijing_midnight();
         assert_eq!((off.refresh_at, off.generation, off.leased_by.as_deref()), (midnight, before.generation, None));
         assert_eq!(off.record.last_errmsg.as_deref(), Some("the day's budget of calls for this account is spent"));
         assert!(off.revision > before.revision && off.valid(after(5)).is_some());
-        let claims = home.due(Due::Healthy, 9, midnight).await;
+        let claims = home.any_due(9, midnight).await;
         let claim = claims.iter().find(|claim| claim.token.key == token).expect("a new day");
         assert_eq!(claim.token.spent.plain, 1);
     }

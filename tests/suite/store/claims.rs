@@ -7,11 +7,11 @@ use std::time::Duration;
 use wxtoken::domain::account::AccountPatch;
 use wxtoken::domain::refresh::{CallKind, Outcome, Trigger};
 use wxtoken::domain::timestamp::Timestamp;
-use wxtoken::domain::token::TokenKey;
+use wxtoken::domain::token::{Standing, TokenKey};
 use wxtoken::store::history::{Refresh, RefreshFilter};
-use wxtoken::store::lease::{Attempt, Due, Seen, Wish};
+use wxtoken::store::lease::{Attempt, Seen, Wish};
 
-use super::fixture::{ACCESS, Home, JSAPI, LEASE, account, actor, after, appids, failed, key, noon, types};
+use super::fixture::{ACCESS, Home, JSAPI, LEASE, TWO_HOURS, account, actor, after, appids, failed, key, noon, types};
 use super::raw::Raw;
 use crate::support::database::{Kind, on_every_database};
 
@@ -37,10 +37,10 @@ on_every_database! {
         for (name, seconds) in [("wx3", 30), ("wx1", 10), ("wx4", 40), ("wx2", 20)] {
             home.register(name, &[ACCESS], after(seconds)).await;
         }
-        let claims = home.due(Due::Healthy, 2, after(40)).await;
+        let claims = home.due(Standing::New, 2, after(40)).await;
         assert_eq!(appids(&claims), ["wx1", "wx2"]);
-        assert_eq!(appids(&home.due(Due::Healthy, 9, after(39)).await), ["wx3"], "leased and not due are left alone");
-        assert_eq!(appids(&home.due(Due::Healthy, 9, after(40)).await), ["wx4"], "due in the very millisecond");
+        assert_eq!(appids(&home.due(Standing::New, 9, after(39)).await), ["wx3"], "leased and not due are left alone");
+        assert_eq!(appids(&home.due(Standing::New, 9, after(40)).await), ["wx4"], "due in the very millisecond");
         let claim = &claims[0];
         assert_eq!((claim.call, claim.trigger, claim.generation), (CallKind::Mint, Trigger::Schedule, 1));
         let row = home.token(&claim.token.key).await;
@@ -48,15 +48,24 @@ on_every_database! {
         assert_eq!((row.generation, row.spent.calls, row.refresh_at), (1, 1, after(10)));
     }
 
-    async fn healthy_and_failing_tokens_are_scanned_apart(database: TestDatabase) {
+    async fn proven_and_new_and_failing_tokens_are_scanned_apart(database: TestDatabase) {
         let home = Home::new(database).await;
         home.register("wx1", &[ACCESS, JSAPI], noon()).await;
         let claim = home.claim(&key("wx1", ACCESS), CallKind::Mint, noon()).await;
         home.settle(&claim, &failed(40_125, "no", noon())).await.expect("the claim holds");
-        let healthy = home.due(Due::Healthy, 9, after(3_600)).await;
-        assert_eq!(healthy.iter().map(|claim| (claim.token.key.token_type, claim.call)).collect::<Vec<_>>(), [(JSAPI, CallKind::Ticket)]);
-        let failing = home.due(Due::Failing, 9, after(3_600)).await;
-        assert_eq!(failing.iter().map(|claim| claim.token.key.token_type).collect::<Vec<_>>(), [ACCESS]);
+        home.register("wx2", &[ACCESS], noon()).await;
+        home.give(&key("wx2", ACCESS), "one", noon()).await;
+        let late = after(TWO_HOURS);
+        for (standing, expected) in [
+            (Standing::New, ("wx1", JSAPI, CallKind::Ticket)),
+            (Standing::Failing, ("wx1", ACCESS, CallKind::Mint)),
+            (Standing::Proven, ("wx2", ACCESS, CallKind::Mint)),
+        ] {
+            let claims = home.due(standing, 9, late).await;
+            let found = claims.iter().map(|claim| (claim.token.key.appid.as_str(), claim.token.key.token_type, claim.call));
+            assert_eq!(found.collect::<Vec<_>>(), [expected], "{standing:?}");
+            assert!(claims.iter().all(|claim| claim.token.standing() == standing));
+        }
     }
 
     async fn eight_rivals_never_claim_one_token_twice(database: TestDatabase) {
@@ -68,7 +77,7 @@ on_every_database! {
             rivals.spawn(async move {
                 let mut won: Vec<TokenKey> = Vec::new();
                 loop {
-                    let claims = store.claim_due(Due::Healthy, 7, LEASE, noon()).await.expect("the scan runs");
+                    let claims = store.claim_due(Standing::New, 7, LEASE, noon()).await.expect("the scan runs");
                     if claims.is_empty() {
                         break won;
                     }
@@ -77,7 +86,7 @@ on_every_database! {
             });
         }
         let mut won: Vec<_> = rivals.join_all().await.into_iter().flatten().collect();
-        won.extend(home.due(Due::Healthy, 200, noon()).await.into_iter().map(|claim| claim.token.key));
+        won.extend(home.due(Standing::New, 200, noon()).await.into_iter().map(|claim| claim.token.key));
         assert_eq!(won.len(), 200);
         assert_eq!(won.iter().collect::<BTreeSet<_>>().len(), 200);
         assert_eq!(home.raw().await.one("SELECT COUNT(*) FROM wx_token WHERE generation <> 1").await, "0");
@@ -95,9 +104,9 @@ on_every_database! {
         holder.run("BEGIN").await;
         holder.rows("SELECT appid FROM wx_token WHERE appid = 'wx1' FOR UPDATE").await;
         // To wait for the lock would end in an error after the sessions' lock timeout.
-        assert_eq!(appids(&home.due(Due::Healthy, 9, noon()).await), ["wx2", "wx3"]);
+        assert_eq!(appids(&home.due(Standing::New, 9, noon()).await), ["wx2", "wx3"]);
         holder.run("ROLLBACK").await;
-        assert_eq!(appids(&home.due(Due::Healthy, 9, noon()).await), ["wx1"]);
+        assert_eq!(appids(&home.due(Standing::New, 9, noon()).await), ["wx1"]);
     }
 
     async fn a_lease_that_ran_out_leaves_one_lost_row(database: TestDatabase) {
@@ -105,9 +114,9 @@ on_every_database! {
         home.register("wx1", &[ACCESS], noon()).await;
         let token = key("wx1", ACCESS);
         let first = home.claim(&token, CallKind::Force, after(1)).await;
-        assert!(home.due(Due::Healthy, 9, after(20)).await.is_empty(), "the lease holds");
+        assert!(home.due(Standing::New, 9, after(20)).await.is_empty(), "the lease holds");
         let home = home.restarted(super::fixture::LIMITS).await;
-        let again = home.due(Due::Healthy, 9, after(21)).await;
+        let again = home.due(Standing::New, 9, after(21)).await;
         assert_eq!((again[0].generation, again[0].trigger), (first.generation + 1, Trigger::Recovery));
         let [lost] = <[Refresh; 1]>::try_from(history(&home).await).expect("one row");
         assert_eq!((lost.outcome, lost.generation, lost.instance.as_str()), (Outcome::Lost, first.generation, "one"));
@@ -123,7 +132,7 @@ on_every_database! {
         home.register("wx1", &[ACCESS, JSAPI], noon()).await;
         home.claim(&key("wx1", ACCESS), CallKind::Mint, noon()).await;
         assert_eq!(home.store.end_leases().await.expect("it runs"), 1);
-        let claims = home.due(Due::Healthy, 9, after(1)).await;
+        let claims = home.due(Standing::New, 9, after(1)).await;
         assert_eq!(claims.len(), 2);
         assert_eq!(history(&home).await.len(), 1, "the ended claim is lost, and that is recorded");
     }

@@ -9,12 +9,12 @@ use wxtoken::domain::refresh::{CallKind, Failure, FailureClass, Trigger};
 use wxtoken::domain::secret::{AppSecret, TokenValue};
 use wxtoken::domain::settlement::{CallResult, EndedCall};
 use wxtoken::domain::timestamp::Timestamp;
-use wxtoken::domain::token::{Claim, Token, TokenKey};
+use wxtoken::domain::token::{Claim, Standing, Token, TokenKey};
 use wxtoken::seal::{MasterKey, Sealer};
 use wxtoken::store::Store;
 use wxtoken::store::audit::Actor;
 use wxtoken::store::db::Db;
-use wxtoken::store::lease::{Attempt, Due, Seen, Wish};
+use wxtoken::store::lease::{Attempt, Seen, Wish};
 use wxtoken::store::migrate::bring_up_to_date;
 use wxtoken::store::settle::{Settled, Terms};
 
@@ -83,8 +83,17 @@ impl Home {
         self.store.token(key).await.expect("the token reads").expect("there is a row")
     }
 
-    pub(super) async fn due(&self, due: Due, limit: u32, now: Timestamp) -> Vec<Claim> {
-        self.store.claim_due(due, limit, LEASE, now).await.expect("the scan runs")
+    pub(super) async fn due(&self, standing: Standing, limit: u32, now: Timestamp) -> Vec<Claim> {
+        self.store.claim_due(standing, limit, LEASE, now).await.expect("the scan runs")
+    }
+
+    /// The same, whatever their standing.
+    pub(super) async fn any_due(&self, limit: u32, now: Timestamp) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        for standing in [Standing::Proven, Standing::New, Standing::Failing] {
+            claims.extend(self.due(standing, limit, now).await);
+        }
+        claims
     }
 
     pub(super) async fn attempt(&self, key: &TokenKey, call: CallKind, now: Timestamp) -> Attempt {

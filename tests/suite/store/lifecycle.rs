@@ -6,7 +6,7 @@ use wxtoken::domain::account::{AccountPatch, Mode};
 use wxtoken::domain::refresh::{CallKind, Outcome};
 use wxtoken::domain::timestamp::Timestamp;
 use wxtoken::store::history::RefreshFilter;
-use wxtoken::store::lease::{Attempt, Due};
+use wxtoken::store::lease::Attempt;
 use wxtoken::store::settle::Terms;
 
 use super::fixture::{ACCESS, CARD, Home, JSAPI, account, actor, after, failed, key, noon, secret, types};
@@ -102,9 +102,9 @@ on_every_database! {
         let enabled = |enabled| AccountPatch { enabled: Some(enabled), ..AccountPatch::default() };
         patch(&home, enabled(false), after(10)).await;
         assert_eq!(home.token(&key("wx1", ACCESS)).await.refresh_at, Timestamp::NEVER);
-        assert!(home.due(Due::Healthy, 10, after(100_000)).await.is_empty());
+        assert!(home.any_due(10, after(100_000)).await.is_empty());
         patch(&home, enabled(true), after(100_001)).await;
-        assert_eq!(home.due(Due::Healthy, 10, after(100_001)).await.len(), 2);
+        assert_eq!(home.any_due(10, after(100_001)).await.len(), 2);
     }
 
     async fn a_call_under_way_does_not_enable_a_disabled_account(database: TestDatabase) {
@@ -142,7 +142,7 @@ on_every_database! {
         assert_eq!(settled.outcome, Outcome::Failure);
         let token = home.token(&token).await;
         assert_eq!((token.refresh_at, token.record.failures), (after(2), 0));
-        assert_eq!(home.due(Due::Healthy, 10, after(3)).await.len(), 1, "the new secret is tried at once");
+        assert_eq!(home.any_due(10, after(3)).await.len(), 1, "the new secret is tried at once");
     }
 
     async fn a_new_mode_reaches_the_tokens(database: TestDatabase) {

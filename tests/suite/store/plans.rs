@@ -11,6 +11,8 @@ use crate::support::database::{Kind, on_every_database};
 
 const ROWS: i64 = 20_000;
 const AT_ONCE: i64 = 1_000;
+/// The end of time.
+const END: &str = "253402300799999";
 
 /// Inserts rows whose times are a second apart, the last of them at noon.
 async fn fill(raw: &mut Raw, table: &str, columns: &str, row: impl Fn(i64, i64) -> String) {
@@ -86,7 +88,7 @@ fn listing(outcome: &str, cursor: bool) -> Vec<String> {
     let middle = noon().as_millis() - 10_000_000;
     let (before, id) = if cursor { (middle, "'00010000'") } else { (253_402_300_799_999, "''") };
     let null = || "NULL".to_owned();
-    let mut literals = vec!["0".to_owned(), "253402300799999".to_owned(), before.to_string(), id.to_owned()];
+    let mut literals = vec!["0".to_owned(), END.to_owned(), before.to_string(), id.to_owned()];
     literals.extend([null(), null(), outcome.to_owned(), outcome.to_owned(), null(), null()]);
     literals.extend([before.to_string(), "20".to_owned()]);
     literals
@@ -100,9 +102,9 @@ on_every_database! {
         let now = noon().as_millis();
         for (due, limit) in [(5, 64), (50, 64), (500, 64), (500, 1)] {
             let now = (now - (ROWS - due) * 1_000).to_string();
-            for most in ["0", "4294967295"] {
-                let fewest = if most == "0" { "0" } else { "1" };
-                let literals = [&now, &now, fewest, most, &limit.to_string()].map(ToString::to_string);
+            // Of new tokens, of failing ones, and of those with a value.
+            for [fewest, most, from, to] in [["0", "0", "0", "0"], ["1", "4294967295", "0", END], ["0", "0", "1", END]] {
+                let literals = [&now, &now, fewest, most, from, to, &limit.to_string()].map(ToString::to_string);
                 check(&mut raw, kind, DUE_SCAN, &literals, "wx_token_due").await;
             }
         }

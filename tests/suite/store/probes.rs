@@ -47,7 +47,7 @@ on_every_database! {
         home.register("wx1", &[ACCESS], noon()).await;
         home.give(&key("wx1", ACCESS), "value", noon()).await;
         refused_probe(&home, 100).await;
-        let claims = home.due(wxtoken::store::lease::Due::Healthy, 9, after(200)).await;
+        let claims = home.any_due(9, after(200)).await;
         assert_eq!(claims.len(), 1, "the dead token is due");
         let lost = history(&home).await.into_iter().find(|row| row.generation == 3).expect("there is a row");
         assert_eq!((lost.outcome, lost.call), (Outcome::Lost, CallKind::Force));

@@ -6,8 +6,8 @@ use wxtoken::domain::refresh::{CallKind, Outcome, Trigger};
 use wxtoken::domain::schedule::Life;
 use wxtoken::domain::secret::TokenValue;
 use wxtoken::domain::timestamp::Timestamp;
+use wxtoken::domain::token::Standing;
 use wxtoken::store::history::Refresh;
-use wxtoken::store::lease::Due;
 
 use super::claims::history;
 use super::fixture::{ACCESS, CALL, CARD, Home, JSAPI, TWO_HOURS, after, failed, key, noon};
@@ -25,7 +25,7 @@ on_every_database! {
     async fn a_new_value_is_stored_whole(database: TestDatabase) {
         let home = Home::new(database).await;
         home.register("wx1", &[ACCESS], noon()).await;
-        let claim = home.due(Due::Healthy, 1, noon()).await.remove(0);
+        let claim = home.due(Standing::New, 1, noon()).await.remove(0);
         let settled = home.settle(&claim, &home.brought("value-1", TWO_HOURS, after(1))).await.expect("the claim holds");
         assert_eq!(settled.outcome, Outcome::Success);
         assert!(settled.next.is_none() && settled.exhausted.is_none());

@@ -2,8 +2,9 @@
 
 use wxtoken::domain::refresh::CallKind;
 use wxtoken::domain::timestamp::Timestamp;
+use wxtoken::domain::token::Standing;
 use wxtoken::store::StoreError;
-use wxtoken::store::lease::{Due, Wish};
+use wxtoken::store::lease::Wish;
 
 use super::fixture::{ACCESS, Home, LEASE, account, actor, after, appid, appids, key, noon};
 use crate::support::database::on_every_database;
@@ -36,17 +37,18 @@ on_every_database! {
         for name in ["wx1", "wx2"] {
             home.register(name, &[ACCESS], noon()).await;
         }
+        home.give(&key("wx2", ACCESS), "value", noon()).await;
         let mut raw = home.raw().await;
         for (spoil, _) in &SPOILED[..6] {
             home.give(&key("wx1", ACCESS), "value", noon()).await;
             raw.run(&format!("UPDATE wx_token SET {spoil}, refresh_at = 1 WHERE appid = 'wx1'")).await;
             raw.run("UPDATE wx_token SET refresh_at = 2, leased_until = 0, leased_by = NULL WHERE appid = 'wx2'").await;
             // There is room for one only, and the unreadable one stands first.
-            assert!(home.due(Due::Healthy, 1, noon()).await.is_empty(), "{spoil}");
-            assert_eq!(appids(&home.due(Due::Healthy, 1, noon()).await), ["wx2"], "{spoil}");
+            assert!(home.due(Standing::Proven, 1, noon()).await.is_empty(), "{spoil}");
+            assert_eq!(appids(&home.due(Standing::Proven, 1, noon()).await), ["wx2"], "{spoil}");
             home.store.remove_account("wx1", &actor(), noon()).await.expect("it runs").expect("it was there");
             home.store.create_account(&account("wx1"), &actor(), noon()).await.expect("it runs").expect("it is new");
-            assert_eq!(appids(&home.due(Due::Healthy, 9, noon()).await), ["wx1"], "mended: {spoil}");
+            assert_eq!(appids(&home.any_due(9, noon()).await), ["wx1"], "mended: {spoil}");
             raw.run("UPDATE wx_token SET leased_until = 0, leased_by = NULL").await;
         }
     }
@@ -91,7 +93,7 @@ on_every_database! {
         home.register("wx1", &[ACCESS], noon()).await;
         let mut raw = home.raw().await;
         raw.run("UPDATE wx_token SET generation = 9000000000000, expires_at = -5, leased_until = 253402300799999").await;
-        assert!(home.due(Due::Healthy, 9, after(1)).await.is_empty());
+        assert!(home.any_due(9, after(1)).await.is_empty());
         raw.run("UPDATE wx_token SET leased_until = 0").await;
         let settled = home.give(&key("wx1", ACCESS), "value", after(1)).await;
         assert_eq!((settled.token.generation, settled.token.version), (9_000_000_000_001, 1));
