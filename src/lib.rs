@@ -4,6 +4,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
+mod fail_point;
 pub mod http;
 pub mod live;
 pub mod refresher;

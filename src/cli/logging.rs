@@ -1,6 +1,7 @@
 //! Log lines go to standard error, so that they never mix with data.
 
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 
@@ -21,7 +22,20 @@ pub(super) fn start(filter: &str, format: LogFormat) -> Result<(), ParseError> {
     };
     // Only tests set it up twice in one process.
     drop(started);
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// One line for a panic, wherever it happens; what it ends is somebody else's to say.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    tracing::error!("a panic at {place}: {}", panic.payload_as_str().map_or("no message", without_quotation));
+}
+
+/// The standard library's messages quote a text that was cut wrongly, which may be a secret, after these words.
+fn without_quotation(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default();
+    line.split_once(" of `").map_or(line, |(words, _)| words)
 }
 
 /// Statements are for those who debug: at the levels above that, sqlx is heard only when it is named.
@@ -36,6 +50,15 @@ fn quieted(filter: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_over_a_text_does_not_show_it() {
+        let text = String::from("秘canary");
+        let panic = std::panic::catch_unwind(|| text[1..].len()).unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(!without_quotation(message).contains("canary"), "{message}");
+        assert_eq!(without_quotation("fail point x"), "fail point x");
+    }
 
     #[test]
     fn statements_are_quiet_until_somebody_asks() {

@@ -1,7 +1,6 @@
 //! What surrounds every answer but those of the fast path: the request's identifier, the deadline, the catching of panics, the rendering
 //! of problems, and the headers that every answer has.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +75,7 @@ pub(super) async fn surround(State(clock): State<Clock>, mut request: Request, n
         Ok(Err(_)) => Problem::new(Code::DeadlineExceeded, "the answer took too long; ask again in a moment")
             .retry_after(Duration::from_secs(1))
             .into_response(),
-        Err(panic) => Problem::internal(Panicked(words_of(panic.as_ref()))).into_response(),
+        Err(_) => Problem::internal(Panicked).into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         problem.fill(&mut response, &context, clock.now());
@@ -97,15 +96,10 @@ fn finish(response: &mut Response, context: &Context) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-/// A handler panicked.
+/// A handler panicked. Where and why was logged when it did.
 #[derive(Debug, thiserror::Error)]
-#[error("a handler panicked: {0}")]
-struct Panicked(String);
-
-fn words_of(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
-    words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
-}
+#[error("a handler panicked")]
+struct Panicked;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Whether this instance lives and whether it can serve. Neither asks anybody for anything, a key included.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -24,7 +25,7 @@ pub(super) fn add_to(routes: Routes) -> Routes {
 
 /// Alive while the scheduler turns; a process whose scheduler is stuck must be started again.
 async fn live(State(rooms): State<Arc<Rooms>>) -> (StatusCode, &'static str) {
-    if scheduler_turns(&rooms, rooms.clock.now()) {
+    if scheduler_turns(&rooms) {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "the scheduler is stuck\n")
@@ -52,28 +53,48 @@ async fn ready(
     Ok((status, format!("{word}\n{}", verbose.unwrap_or_default())))
 }
 
-fn scheduler_turns(rooms: &Rooms, now: Timestamp) -> bool {
+fn scheduler_turns(rooms: &Rooms) -> bool {
+    // A database that is slow or away does not stop it: nothing that is said to one takes longer than a few seconds.
     let patience = LEAST_PATIENCE.max(rooms.refresher.policy().scan_interval * 10);
-    // Before the first scan the time since the start counts.
-    now < rooms.refresher.last_scan().max(rooms.started_at).plus(patience)
+    rooms.draining.is_cancelled() || rooms.refresher.since_last_turn() < patience
 }
 
+/// A line for each thing that an operator may want to know.
 fn describe(rooms: &Rooms, now: Timestamp) -> String {
     let synced_at = rooms.live.synced_at();
     let age = now.since(synced_at);
     let (view, database) = match synced_at {
         Timestamp::ZERO => ("not loaded yet".to_owned(), "not reached yet".to_owned()),
-        _ if age > BEHIND => {
-            let since = synced_at.to_rfc3339();
-            (format!("agreed with the database {} ms ago", age.as_millis()), format!("not reached since {since}"))
-        }
-        _ => (format!("agreed with the database {} ms ago", age.as_millis()), "reachable".to_owned()),
+        _ => (
+            format!("agreed with the database {} ms ago", age.as_millis()),
+            if age > BEHIND { format!("not reached since {}", synced_at.to_rfc3339()) } else { "reachable".to_owned() },
+        ),
     };
-    let last_scan = rooms.refresher.last_scan();
-    let scheduler = match last_scan {
-        Timestamp::ZERO => "has not looked for due tokens yet".to_owned(),
-        _ => format!("looked for due tokens {} ms ago", now.since(last_scan).as_millis()),
-    };
-    let (accounts, version) = (rooms.live.count_accounts(), env!("CARGO_PKG_VERSION"));
-    format!("view: {view}\ndatabase: {database}\naccounts: {accounts}\nscheduler: {scheduler}\nversion: {version}\n")
+    let lines = [
+        ("view", view),
+        ("database", database),
+        ("unstored", format!("{} answers of WeChat wait for the database", rooms.refresher.unstored())),
+        ("accounts", rooms.live.count_accounts().to_string()),
+        ("scheduler", format!("looked for due tokens {} ms ago", rooms.refresher.since_last_turn().as_millis())),
+        ("restarts", rooms.restarts.describe()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    lines.into_iter().fold(String::new(), |all, (name, text)| all + name + ": " + &text + "\n")
+}
+
+/// How often each round of this instance panicked and was begun again.
+#[derive(Debug, Default)]
+pub struct Restarts(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Restarts {
+    /// Counts one of this round.
+    pub fn note(&self, round: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(round).or_default() += 1;
+    }
+
+    fn describe(&self) -> String {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rounds: Vec<_> = counts.iter().map(|(round, count)| format!("{round} {count}")).collect();
+        if rounds.is_empty() { "none".to_owned() } else { rounds.join(", ") }
+    }
 }

@@ -47,11 +47,11 @@ use tokio_util::sync::CancellationToken;
 use tower::make::Shared;
 
 use crate::clock::Clock;
-use crate::domain::timestamp::Timestamp;
 use crate::live::LiveView;
 use crate::refresher::Refresher;
 use crate::store::Store;
 pub use door::Door;
+pub use health::Restarts;
 use problem::{Code, Problem};
 pub use routes::RouteInfo;
 
@@ -78,8 +78,8 @@ pub struct Rooms {
     pub clock: Clock,
     /// Cancelled when the shutdown begins; from then on this instance is not ready.
     pub draining: CancellationToken,
-    /// When this instance started.
-    pub started_at: Timestamp,
+    /// The rounds that had to begin again.
+    pub restarts: Restarts,
 }
 
 impl Rooms {
@@ -91,8 +91,7 @@ impl Rooms {
         clock: Clock,
         draining: CancellationToken,
     ) -> Arc<Self> {
-        let started_at = clock.now();
-        Arc::new(Self { store, live, refresher, clock, draining, started_at })
+        Arc::new(Self { store, live, refresher, clock, draining, restarts: Restarts::default() })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::domain::account::AppId;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::TokenKey;
+use crate::fail_point;
 use crate::store::{Store, StoreError};
 
 /// With the time that a poll takes this stays well under the 2 s within which an instance serves what another has fetched.
@@ -64,6 +65,7 @@ impl LiveView {
     pub async fn follow(&self, store: &Store, clock: &Clock, stop: CancellationToken) {
         let mut away = false;
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+            fail_point::pass("follow").await;
             let went_back = self.went_back.load(Ordering::Relaxed);
             if went_back {
                 tracing::error!(

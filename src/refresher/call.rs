@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::kept::{Kept, is_away};
 use super::seats::{Seat, Share};
-use super::{RefreshError, Refreshed, Refresher, fail_point};
+use super::{RefreshError, Refreshed, Refresher};
 use crate::domain::account::{AppId, Mode, TokenType};
 use crate::domain::budget::Exhausted;
 use crate::domain::refresh::{CallKind, Failure, FailureClass, Outcome, Trigger};
@@ -15,6 +15,7 @@ use crate::domain::secret::{AppSecret, TokenValue};
 use crate::domain::settlement::{CallResult, EndedCall, Settlement, settle};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
+use crate::fail_point;
 use crate::store::StoreError;
 use crate::store::settle::Settled;
 use crate::wechat::{Answer, CallError};

@@ -70,7 +70,6 @@
 
 mod call;
 mod error;
-mod fail_point;
 mod flight;
 mod kept;
 mod obtain;
@@ -81,11 +80,12 @@ mod seats;
 mod supply;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -99,7 +99,6 @@ use supply::UnderWay;
 
 use crate::clock::Clock;
 use crate::domain::refresh::Outcome;
-use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Token, TokenKey};
 use crate::live::LiveView;
 use crate::store::Store;
@@ -158,7 +157,7 @@ pub struct Refresher {
     tasks: TaskTracker,
     stop: CancellationToken,
     due: Arc<Notify>,
-    last_scan: AtomicI64,
+    turned_at: Mutex<Instant>,
     kept: KeptCalls,
     under_way: UnderWay,
     database_is_away: AtomicBool,
@@ -189,7 +188,7 @@ impl Refresher {
             tasks: TaskTracker::new(),
             stop,
             due,
-            last_scan: AtomicI64::new(0),
+            turned_at: Mutex::new(Instant::now()),
             kept: KeptCalls::default(),
             under_way: UnderWay::default(),
             database_is_away: AtomicBool::new(false),
@@ -206,9 +205,9 @@ impl Refresher {
         &self.policy
     }
 
-    /// When the scheduler last looked for due tokens; zero before the first time.
-    pub fn last_scan(&self) -> Timestamp {
-        Timestamp::from_millis(self.last_scan.load(std::sync::atomic::Ordering::Relaxed))
+    /// How long ago the scheduler began its last turn, or else this began. No clock that somebody sets has a part in it.
+    pub fn since_last_turn(&self) -> Duration {
+        self.turned_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// Waits until every call in flight is settled. Call it after `stop` was cancelled and [`Refresher::run`] has ended.

@@ -1,18 +1,22 @@
 //! The scheduler: finds due tokens and sees to it that each is refreshed.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use tokio::time::Instant;
 
 use super::Refresher;
 use super::kept::is_away;
 use super::seats::{Seat, Share};
 use crate::domain::token::{Claim, Standing};
+use crate::fail_point;
 use crate::store::StoreError;
 
 impl Refresher {
     /// Looks for due tokens until told to stop. A database that is away is reported once when it goes and once when it is back.
     pub async fn run(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
+            *self.turned_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            fail_point::pass("scheduler").await;
             let claimed = self.run_once().await;
             let news = self.note_database(&claimed);
             match claimed {
@@ -43,7 +47,6 @@ impl Refresher {
 
     /// Claims what is due, as far as there are seats for calls, and starts the calls. Returns how many.
     pub async fn run_once(self: &Arc<Self>) -> Result<usize, StoreError> {
-        self.last_scan.store(self.clock.now().as_millis(), Ordering::Relaxed);
         let mut claimed = 0;
         for standing in [Standing::Proven, Standing::New, Standing::Failing] {
             let share = Share::of_scheduled(standing);

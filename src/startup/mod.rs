@@ -7,6 +7,7 @@ mod draft;
 mod first_key;
 mod key_file;
 mod master_key;
+mod rounds;
 mod service;
 mod timekeeping;
 mod transfer;

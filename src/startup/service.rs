@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::waiting::Waiting;
-use super::{OpenDatabase, Signals, StartError, first_key, open_database, timekeeping};
+use super::{OpenDatabase, Signals, StartError, first_key, open_database, rounds, timekeeping};
 use crate::clock::Clock;
 use crate::config::{Settings, redacted};
 use crate::domain::key::{KeyText, Role};
@@ -94,7 +94,7 @@ impl Service {
             accounts: live.count_accounts(),
         };
         let rooms = Rooms::new(store, live, refresher, clock, stop.clone());
-        let rounds = start_rounds(&rooms, settings.history_days);
+        let rounds = rounds::start(&rooms, settings.history_days);
         door.open(Arc::clone(&rooms));
         answering.cancel();
         Ok(Some(Self { facts, rooms, server, stop, rounds, serving, signals }))
@@ -170,21 +170,6 @@ async fn try_to_open(settings: &Settings, clock: &Clock, new_key: &KeyText) -> R
     let live = Arc::new(LiveView::new());
     live.load(&store, clock.now()).await?;
     Ok(Opened { store, live, made_key_file, made_admin_key })
-}
-
-/// Starts what goes on until the server stops: the scheduler, the pruning of the history, and the view that follows the database.
-fn start_rounds(rooms: &Rooms, history_days: u32) -> TaskTracker {
-    let Rooms { store, live, refresher, clock, draining, .. } = rooms;
-    let rounds = TaskTracker::new();
-    rounds.spawn(Arc::clone(refresher).run());
-    rounds.spawn(Arc::clone(refresher).supply());
-    rounds.spawn(Arc::clone(refresher).store_kept());
-    rounds.spawn(Arc::clone(refresher).prune(history_days));
-    rounds.spawn(timekeeping::keep(Arc::clone(store), clock.clone(), draining.clone()));
-    let (live, store, stop, clock) = (Arc::clone(live), Arc::clone(store), draining.clone(), clock.clone());
-    rounds.spawn(async move { live.follow(&store, &clock, stop).await });
-    rounds.close();
-    rounds
 }
 
 /// Lets everything end, for at most [`DRAIN_LIMIT`] in all. The scheduler comes first: it may be starting calls that it has just claimed.

@@ -15,9 +15,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("startup", &["http", "refresher", "mirror", "live", "store", "wechat", "seal", "domain", "config", "clock"]),
     // A report and a manual refresh come in by HTTP.
     ("http", &["refresher", "live", "store", "wechat", "seal", "domain", "clock"]),
-    ("refresher", &["live", "store", "wechat", "seal", "domain", "clock"]),
+    ("refresher", &["live", "store", "wechat", "seal", "domain", "clock", "fail_point"]),
     ("mirror", &["live", "store", "wechat", "seal", "domain", "clock"]),
-    ("live", &["store", "wechat", "seal", "domain", "clock"]),
+    ("live", &["store", "wechat", "seal", "domain", "clock", "fail_point"]),
     ("store", &["seal", "domain"]),
     ("wechat", &["seal", "domain", "clock"]),
     ("seal", &["domain"]),
@@ -25,6 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The settings are checked in the words of those who will use them.
     ("config", &["store", "wechat", "domain"]),
     ("clock", &["domain"]),
+    ("fail_point", &[]),
 ];
 
 const DRIVER_WORDS: &[&str] = &["SqlitePool", "PgPool", "MySqlPool", "SqliteRow", "PgRow", "MySqlRow", "MySql"];
@@ -193,6 +194,37 @@ fn every_source_keeps_the_rules_of_the_house() {
         })
         .collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// The texts of all Rust files below `folder`, this one left out.
+fn texts(folder: &str) -> Vec<String> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    let mut texts = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of sources can be read") {
+            let path = entry.expect("a folder of sources can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("suite/house.rs") {
+                texts.push(fs::read_to_string(&path).expect("a source can be read"));
+            }
+        }
+    }
+    texts
+}
+
+#[test]
+fn every_fail_point_has_a_test() {
+    let sources = texts("src").join("\n");
+    let points: Vec<_> =
+        sources.split("fail_point::pass(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(points.len() >= 5, "these are not all: {points:?}");
+    let tests = texts("tests").join("\n");
+    for point in points {
+        // As it is given to a server: alone, with the time that is meant, or with what is to happen.
+        let named = ['"', ':', '='].iter().any(|end| tests.contains(&format!("\"{point}{end}")));
+        assert!(named, "no test names the fail point {point}");
+    }
 }
 
 #[test]

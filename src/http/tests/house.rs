@@ -8,6 +8,7 @@ use tower::ServiceExt;
 
 use crate::domain::budget::Limits;
 use crate::domain::key::{AccountScope, Actions, KeyText, Role};
+use crate::domain::timestamp::Timestamp;
 use crate::http::*;
 use crate::refresher::Policy;
 use crate::seal::{MasterKey, Sealer, random_bytes};

@@ -4,4 +4,5 @@ mod commands;
 mod demo;
 mod first_start;
 mod shutdown;
+mod supervision;
 mod waiting;

@@ -41,7 +41,7 @@ impl ServerBuilder {
         self.env("WXTOKEN_WECHAT_URL", url).env("WXTOKEN_WECHAT_FALLBACK_URL", url)
     }
 
-    /// Aborts the process where the code names this point.
+    /// Lets a task go wrong where the code names this point: `name[:n][=stop|panic|hang]`.
     pub(crate) fn fail_point(self, name: &str) -> Self {
         self.env("WXTOKEN_FAIL_POINT", name)
     }
