@@ -26,10 +26,11 @@ pub(super) enum Kept {
     Unclaimed(UnclaimedCall, EndedCall),
 }
 
-/// Calls that ended and are not in the database yet, oldest first.
+/// Calls that ended and are not in the database yet, oldest first. One stays here while it is being stored: whoever is stopped in the midst of
+/// that has lost nothing.
 #[derive(Default)]
 pub(super) struct KeptCalls {
-    calls: Mutex<VecDeque<Kept>>,
+    calls: Mutex<VecDeque<Arc<Kept>>>,
 }
 
 /// What came of an attempt to store the oldest of them.
@@ -61,7 +62,7 @@ impl KeptCalls {
     pub(super) fn keep(&self, kept: Kept) {
         let mut calls = self.locked();
         if calls.len() < MOST_KEPT || kept.has_value() {
-            calls.push_back(kept);
+            calls.push_back(Arc::new(kept));
         } else {
             tracing::error!(
                 "{MOST_KEPT} calls wait for the database; the failed call for the {} is not recorded",
@@ -74,7 +75,15 @@ impl KeptCalls {
         self.locked().iter().any(|kept| kept.key() == key)
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, VecDeque<Kept>> {
+    fn oldest(&self) -> Option<Arc<Kept>> {
+        self.locked().front().cloned()
+    }
+
+    fn remove(&self, kept: &Arc<Kept>) {
+        self.locked().retain(|other| !Arc::ptr_eq(other, kept));
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Kept>>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,11 +120,11 @@ impl Refresher {
     }
 
     async fn store_oldest(self: &Arc<Self>) -> Progress {
-        let Some(kept) = self.kept.locked().pop_front() else {
+        let Some(kept) = self.kept.oldest() else {
             return Progress::Nothing;
         };
         let key = kept.key().clone();
-        let stored = match &kept {
+        let stored = match &*kept {
             Kept::Claimed(claim, ended) => self.store_claimed(claim, ended).await,
             Kept::Unclaimed(made, ended) => self.store_unclaimed(made, ended).await,
         };
@@ -123,18 +132,18 @@ impl Refresher {
             Ok(true) => {}
             // Others need not wait for this one.
             Ok(false) => {
-                self.kept.locked().push_back(kept);
+                let mut calls = self.kept.locked();
+                calls.retain(|other| !Arc::ptr_eq(other, &kept));
+                calls.push_back(kept);
                 return Progress::Stuck;
             }
-            Err(error) if error.is_unavailable() => {
-                self.kept.locked().push_front(kept);
-                return Progress::Stuck;
-            }
+            Err(error) if error.is_unavailable() => return Progress::Stuck,
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "what WeChat answered for the {key} cannot be stored and is given up"
             ),
         }
+        self.kept.remove(&kept);
         if !self.kept.holds(&key) {
             self.live.conclude(&key);
             let asked = Instant::now();
