@@ -18,6 +18,8 @@ use crate::wechat::{UrlFault, is_url_of_this_machine};
 
 const SHORTEST_ADMIN_KEY: usize = 32;
 const NO_FALLBACK: &str = "none";
+/// A call ends within the limits of a request and of a shutdown, which are 15 s.
+const LONGEST_CALL: Duration = Duration::from_secs(12);
 const DAY: Duration = Duration::from_hours(24);
 /// WeChat ignores a forced refresh that comes closer to the one before it.
 const WECHATS_FORCED_GAP: Duration = Duration::from_secs(30);
@@ -35,7 +37,7 @@ pub(super) fn settings(sources: &Sources) -> Result<Settings, ConfigError> {
         admin_key: reader.admin_key(),
         wechat_url,
         wechat_fallback_url: reader.fallback_url(is_simulator),
-        call_timeout: reader.duration("WXTOKEN_CALL_TIMEOUT", Duration::from_millis(200)..=Duration::from_secs(30)),
+        call_timeout: reader.duration("WXTOKEN_CALL_TIMEOUT", Duration::from_millis(200)..=LONGEST_CALL),
         refresh_ahead: reader.duration("WXTOKEN_REFRESH_AHEAD", Duration::from_secs(10)..=Duration::from_secs(290)),
         scan_interval: reader.duration("WXTOKEN_SCAN_INTERVAL", Duration::from_millis(100)..=Duration::from_secs(30)),
         refresh_concurrency: reader.number("WXTOKEN_REFRESH_CONCURRENCY", 1..=1024),

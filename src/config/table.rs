@@ -57,7 +57,7 @@ pub const SETTINGS: &[Setting] = &[
         "Where WeChat is when no connection to the first address can be made; `none` for nowhere, which is also the default \
          when the first is on this machine.",
     ),
-    plain("WXTOKEN_CALL_TIMEOUT", "8s", "The deadline of one call to WeChat, 200ms to 30s."),
+    plain("WXTOKEN_CALL_TIMEOUT", "8s", "The deadline of one call to WeChat, 200ms to 12s."),
     plain(
         "WXTOKEN_REFRESH_AHEAD",
         "240s",

@@ -2,6 +2,7 @@
 //! those who came before on a connection that they kept.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,19 +20,36 @@ use super::problem::{Code, Problem};
 use super::{Rooms, context, router};
 use crate::clock::Clock;
 
-/// The service of every connection. Clones share one door.
+/// The way in. Clones share one door.
 #[derive(Clone)]
 pub struct Door(Arc<Entrance>);
 
 struct Entrance {
     waiting: Router,
     opened: OnceLock<HotPath>,
+    closed: AtomicBool,
 }
 
 impl Door {
     /// A door behind which there is nothing yet.
     pub fn new(clock: Clock) -> Self {
-        Self(Arc::new(Entrance { waiting: waiting(clock), opened: OnceLock::new() }))
+        Self(Arc::new(Entrance { waiting: waiting(clock), opened: OnceLock::new(), closed: AtomicBool::new(false) }))
+    }
+
+    /// Waits only for those from now on who have asked something.
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn answer<B>(&self, request: Request<B>) -> Answering
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        match self.0.opened.get() {
+            Some(rooms) => rooms.respond(request),
+            None => through(&self.0.waiting, request),
+        }
     }
 
     /// Lets everybody in from now on. A door is opened once.
@@ -56,7 +74,29 @@ fn waiting(clock: Clock) -> Router {
         .layer(from_fn_with_state(clock, context::surround))
 }
 
-impl<B> Service<Request<B>> for Door
+/// The service of one connection.
+#[derive(Clone)]
+pub(super) struct Visitor(Arc<Visit>);
+
+struct Visit {
+    door: Door,
+    /// Whether a whole request came.
+    asked: AtomicBool,
+}
+
+impl Visitor {
+    /// One who comes to `door`.
+    pub(super) fn new(door: Door) -> Self {
+        Self(Arc::new(Visit { door, asked: AtomicBool::new(false) }))
+    }
+
+    /// Whether a shutdown lets this one say more.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.0.asked.load(Ordering::Relaxed) || !self.0.door.0.closed.load(Ordering::Relaxed)
+    }
+}
+
+impl<B> Service<Request<B>> for Visitor
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
@@ -70,9 +110,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Answering {
-        match self.0.opened.get() {
-            Some(rooms) => rooms.respond(request),
-            None => through(&self.0.waiting, request),
-        }
+        self.0.asked.store(true, Ordering::Relaxed);
+        self.0.door.answer(request)
     }
 }

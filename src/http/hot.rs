@@ -97,7 +97,7 @@ where
 
 /// The body of an answer: of the fast path without a box, or of the router.
 #[derive(Debug)]
-pub enum AnswerBody {
+pub(super) enum AnswerBody {
     /// All of it.
     Prepared(Full<Bytes>),
     /// Whatever a handler made.

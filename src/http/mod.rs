@@ -16,6 +16,8 @@
 //! | items of a page | 500 | 422 |
 //! | rows of a CSV | 1,000,000 | the file ends there |
 //!
+//! A shutdown waits two seconds for the first request of a connection, and 15 s for answers.
+//!
 //! The connection timer serves two purposes: it closes half-sent heads, and connections on which nothing is asked. It is longer than the 60 s
 //! after which common proxies and clients give up an idle connection of theirs, so that it is they who do.
 
@@ -23,6 +25,7 @@ mod answer;
 mod api;
 mod body;
 pub mod caller;
+mod connection;
 pub mod context;
 mod cursor;
 mod door;
@@ -33,6 +36,8 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -41,16 +46,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
 use hyper_util::rt::TokioTimer;
 use tokio_util::sync::CancellationToken;
-use tower::make::Shared;
 
 use crate::clock::Clock;
 use crate::live::LiveView;
 use crate::refresher::Refresher;
 use crate::store::Store;
+use connection::Reception;
 pub use door::Door;
+use door::Visitor;
 pub use health::Restarts;
 use problem::{Code, Problem};
 pub use routes::RouteInfo;
@@ -119,7 +124,7 @@ fn all_routes() -> routes::Routes {
 /// Serves what is behind `door` on `listener` until `handle` says to stop.
 pub async fn serve(listener: TcpListener, door: Door, handle: Handle<SocketAddr>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let mut server = axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle).http1_only();
+    let mut server = axum_server::from_tcp(listener)?.acceptor(Reception).handle(handle).http1_only();
     server
         .http_builder()
         .http1()
@@ -127,5 +132,6 @@ pub async fn serve(listener: TcpListener, door: Door, handle: Handle<SocketAddr>
         .header_read_timeout(IDLE_DEADLINE)
         .max_headers(MOST_HEADERS)
         .max_buf_size(LARGEST_HEAD);
-    server.serve(Shared::new(door)).await
+    let visitors = tower::service_fn(move |_: SocketAddr| ready(Ok::<_, Infallible>(Visitor::new(door.clone()))));
+    server.serve(visitors).await
 }

@@ -225,7 +225,7 @@ async fn a_closed_door_says_what_is_waited_for_and_an_open_one_lets_in() {
     let door = Door::new(house.rooms.clock.clone());
     let ask = async |path: &str| {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        Reply::of(door.clone().oneshot(request).await.unwrap()).await
+        Reply::of(door.answer(request).await.unwrap()).await
     };
     assert_eq!(ask("/livez").await.expect(200).text, "ok\n");
     assert_eq!(ask("/readyz?verbose").await.expect(503).text, "waiting for the database\n");

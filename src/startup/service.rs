@@ -33,6 +33,7 @@ pub struct Service {
     /// What there is to tell about it.
     pub facts: Facts,
     rooms: Arc<Rooms>,
+    door: Door,
     server: axum_server::Handle<SocketAddr>,
     stop: CancellationToken,
     /// What makes calls and follows the database.
@@ -97,7 +98,7 @@ impl Service {
         let rounds = rounds::start(&rooms, settings.history_days);
         door.open(Arc::clone(&rooms));
         answering.cancel();
-        Ok(Some(Self { facts, rooms, server, stop, rounds, serving, signals }))
+        Ok(Some(Self { facts, rooms, door, server, stop, rounds, serving, signals }))
     }
 
     /// The rooms, for a demonstration that looks at them from inside.
@@ -113,13 +114,14 @@ impl Service {
     /// Serves until SIGTERM or SIGINT; then stops claiming, lets calls in flight and requests end for at most 15 s, and closes. A second
     /// signal ends the process at once.
     pub async fn run_until_told_to_stop(self) -> Result<(), StartError> {
-        let Self { rooms, server, stop, rounds, mut serving, mut signals, .. } = self;
+        let Self { rooms, door, server, stop, rounds, mut serving, mut signals, .. } = self;
         let ended = tokio::select! {
             () = signals.next() => None,
             ended = &mut serving => Some(ended.unwrap_or_else(|crash| Err(io::Error::other(crash)))),
         };
         tracing::info!("shutting down: no new claims; calls in flight have {DRAIN_LIMIT:?} to end");
         stop.cancel();
+        door.close();
         server.graceful_shutdown(Some(DRAIN_LIMIT));
         let serving = async move {
             match ended {
@@ -180,7 +182,10 @@ async fn drain(rooms: &Rooms, rounds: &TaskTracker, serving: impl Future<Output 
         rooms.refresher.settle_all().await;
     };
     if timeout_at(deadline, calls).await.is_err() {
-        tracing::warn!("a call to WeChat was abandoned; the next start makes it again");
+        match rooms.refresher.unstored() {
+            0 => tracing::warn!("a call to WeChat was abandoned; the next start makes it again"),
+            answers => tracing::error!("the database did not take {answers} answers of WeChat in time; they are lost"),
+        }
     }
     let served = timeout_at(deadline, serving).await.unwrap_or_else(|_| {
         tracing::warn!("a request was cut off");

@@ -4,7 +4,6 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 use crate::domain::budget::Limits;
 use crate::domain::key::{AccountScope, Actions, KeyText, Role};
@@ -125,7 +124,7 @@ impl House {
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Reply {
-        Reply::of(self.door().oneshot(request).await.unwrap()).await
+        Reply::of(self.door().answer(request).await.unwrap()).await
     }
 
     pub(super) async fn call(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> Reply {

@@ -2,6 +2,7 @@
 
 mod commands;
 mod demo;
+mod drain;
 mod first_start;
 mod shutdown;
 mod supervision;
