@@ -38,6 +38,11 @@ fn bring_up_to_date(settings: &Settings) -> Result<(), Failure> {
     let line = match before {
         Schema::Empty => format!("{place}: made the schema, version {version}"),
         Schema::Older { found } => format!("{place}: brought the schema from version {found} to version {version}"),
+        Schema::Newer { found } => {
+            format!(
+                "{place}: the schema is of a later version, {found}, and works with this program, which knows version {version}"
+            )
+        }
         Schema::Current => format!("{place}: the schema is up to date, version {version}"),
     };
     say::data(&line).map_err(Failure::Output)

@@ -1,4 +1,15 @@
 //! The schema and its steps, embedded in the binary: the same numbers and names for each database.
+//!
+//! # Adding a step
+//!
+//! While a fleet is upgraded, the first new instance brings the schema up to date and the old ones go on with it. So a step after the
+//! eighth only adds: a table, an index, a column that may be NULL or has a default, a view in place of one with the same columns first. It
+//! never drops, renames or narrows what an older program reads or writes; that waits until no program that does so is left, at least one
+//! level later. A test holds the files to this.
+//!
+//! A step names the oldest level whose program works on a schema that has it: `step!(9, "key_profile", works_with 8)`. That goes into the
+//! description in `wx_migrations`, where an older program finds it: one that reads `key_profile (works with 8 and later)` and knows level
+//! 8 serves, one that knows 7 refuses the database and leaves it alone. The steps up to 8 say nothing, and say the same for ever.
 
 use std::borrow::Cow;
 
@@ -11,7 +22,7 @@ const TABLE: &str = "wx_migrations";
 
 struct Step {
     version: i64,
-    name: &'static str,
+    description: &'static str,
     sqlite: &'static str,
     postgres: &'static str,
     mysql: &'static str,
@@ -19,10 +30,16 @@ struct Step {
 
 /// Embeds one step's three files; a file that one of the trees lacks does not compile.
 macro_rules! step {
+    ($version:literal, $name:literal, works_with $oldest:literal) => {
+        step!($version, $name, concat!($name, " (works with ", $oldest, " and later)"))
+    };
     ($version:literal, $name:literal) => {
+        step!($version, $name, $name)
+    };
+    ($version:literal, $name:literal, $description:expr) => {
         Step {
             version: $version,
-            name: $name,
+            description: $description,
             sqlite: include_str!(concat!("../../migrations/sqlite/000", $version, "_", $name, ".sql")),
             postgres: include_str!(concat!("../../migrations/postgres/000", $version, "_", $name, ".sql")),
             mysql: include_str!(concat!("../../migrations/mysql/000", $version, "_", $name, ".sql")),
@@ -54,6 +71,11 @@ pub enum Schema {
     },
     /// Every step is there.
     Current,
+    /// Every step is there, and later ones that work with this program.
+    Newer {
+        /// The last step found.
+        found: i64,
+    },
 }
 
 /// The last step that this program knows.
@@ -64,22 +86,34 @@ pub const fn latest() -> i64 {
 /// Reads how the schema stands, without a write.
 ///
 /// # Errors
-/// [`StoreError::NewerSchema`] when the database has steps that this program does not know.
+/// [`StoreError::NewerSchema`] when the database has steps that this program does not know and that do not work with it.
 pub async fn inspect(db: &Db) -> Result<Schema, StoreError> {
     if !db.table_exists(TABLE).await? {
         return Ok(Schema::Empty);
     }
     // MySQL commits in the middle of a step, so that one may be seen, or left for good, begun and not done.
-    let steps: Vec<(i64, bool)> =
-        db.fetch_all("SELECT version, success FROM wx_migrations ORDER BY version DESC", &[]).await?;
-    if let Some(&(found, _)) = steps.first().filter(|(version, _)| *version > latest()) {
+    let sql = "SELECT version, description, success FROM wx_migrations ORDER BY version DESC";
+    let steps: Vec<(i64, String, bool)> = db.fetch_all(sql, &[]).await?;
+    let (newer, known): (Vec<_>, Vec<_>) = steps.into_iter().partition(|(version, ..)| *version > latest());
+    let newest = newer.first().map(|(version, ..)| *version);
+    if let Some(found) = newest
+        && !newer.iter().all(|(_, description, _)| works_with(description).is_some_and(|oldest| oldest <= latest()))
+    {
         return Err(StoreError::NewerSchema { found, known: latest() });
     }
-    Ok(match steps.iter().find(|(_, success)| *success) {
-        None => Schema::Empty,
-        Some(&(found, _)) if found < latest() => Schema::Older { found },
-        Some(_) => Schema::Current,
+    let done = known.iter().find(|(.., success)| *success).map(|(version, ..)| *version);
+    Ok(match (done, newest) {
+        (None, _) => Schema::Empty,
+        (Some(found), _) if found < latest() => Schema::Older { found },
+        (_, Some(found)) => Schema::Newer { found },
+        (_, None) => Schema::Current,
     })
+}
+
+/// The oldest level whose program works on a schema with this step, by its description.
+fn works_with(description: &str) -> Option<i64> {
+    let (_, words) = description.rsplit_once(" (works with ")?;
+    words.strip_suffix(" and later)")?.parse().ok()
 }
 
 /// Applies the steps that are missing. Several instances may do so at once: one works, the others wait.
@@ -88,14 +122,17 @@ pub async fn inspect(db: &Db) -> Result<Schema, StoreError> {
 /// [`StoreError::NewerSchema`] before any write, or what the database said.
 pub async fn bring_up_to_date(db: &Db) -> Result<Schema, StoreError> {
     let before = inspect(db).await?;
-    if before != Schema::Current {
+    if matches!(before, Schema::Empty | Schema::Older { .. }) {
         let steps = STEPS.iter().map(|step| migration(step, db.dialect())).collect();
         let mut migrator = Migrator::with_migrations(steps);
         migrator.dangerous_set_table_name(TABLE);
+        // A later program may have been quicker; whether we work with its steps is seen afterwards.
+        migrator.set_ignore_missing(true);
         db.migrate(migrator).await.map_err(|source| {
             let kind = migration_kind_of(&source);
             StoreError::Migration { kind, source: source.into() }
         })?;
+        inspect(db).await?;
     }
     Ok(before)
 }
@@ -107,5 +144,21 @@ fn migration(step: &Step, dialect: Dialect) -> Migration {
         Dialect::Mysql => step.mysql,
     };
     let kind = MigrationType::Simple;
-    Migration::new(step.version, Cow::Borrowed(step.name), kind, sqlx::SqlSafeStr::into_sql_str(sql), false)
+    Migration::new(step.version, Cow::Borrowed(step.description), kind, sqlx::SqlSafeStr::into_sql_str(sql), false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_says_whom_the_step_works_with() {
+        assert_eq!(works_with(step!(8, "report_accounts", works_with 7).description), Some(7));
+        assert_eq!(works_with("a (works with 3 and later) (works with 12 and later)"), Some(12));
+        for silent in ["accounts", "", "a (works with 8)", "a (works with eight and later)", "works with 8 and later)"]
+        {
+            assert_eq!(works_with(silent), None, "{silent}");
+        }
+        assert!(STEPS.iter().all(|step| (step.version > 8) == works_with(step.description).is_some()));
+    }
 }

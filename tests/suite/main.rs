@@ -9,6 +9,7 @@ mod house;
 mod lifecycle;
 mod moving;
 mod promises;
+mod sql_rules;
 mod store;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]
 mod support;

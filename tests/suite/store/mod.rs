@@ -12,6 +12,7 @@ mod late;
 mod lifecycle;
 mod master_key;
 mod migrations;
+mod newer;
 mod plans;
 mod probes;
 mod questions;
