@@ -96,6 +96,13 @@ pub const NEWEST_OF_ACCOUNT: &str = concat!(
      AND started_at <= ? ORDER BY started_at DESC, id DESC LIMIT ?"
 );
 
+/// Where a batch of the oldest rows ends. Its plan must be the index on time.
+pub const END_OF_BATCH: &str =
+    "SELECT started_at FROM wx_refresh_history WHERE started_at < ? ORDER BY started_at, id LIMIT 1 OFFSET ?";
+
+/// Removes a batch. Its plan must be the index on time.
+pub const PRUNE: &str = "DELETE FROM wx_refresh_history WHERE started_at <= ?";
+
 #[derive(FromRow)]
 struct RefreshRow {
     id: String,
@@ -267,12 +274,10 @@ impl Store {
 
 /// See [`Store::prune_history`].
 pub(super) async fn prune(db: &Db, before: Timestamp, batch: u32) -> Result<u64, StoreError> {
-    let last = "SELECT started_at FROM wx_refresh_history WHERE started_at < ? \
-                ORDER BY started_at, id LIMIT 1 OFFSET ?";
-    let last: Option<(i64,)> = db.fetch_optional(last, bind![before, batch.saturating_sub(1)]).await?;
+    let last: Option<(i64,)> = db.fetch_optional(END_OF_BATCH, bind![before, batch.saturating_sub(1)]).await?;
     let up_to = last.map_or(before.as_millis() - 1, |(started_at,)| started_at);
     let mut tx = db.begin().await?;
-    let removed = tx.execute("DELETE FROM wx_refresh_history WHERE started_at <= ?", bind![up_to]).await?;
+    let removed = tx.execute(PRUNE, bind![up_to]).await?;
     tx.commit().await?;
     Ok(removed)
 }

@@ -17,6 +17,7 @@ mod plans;
 mod probes;
 mod questions;
 pub(crate) mod raw;
+mod retention;
 mod sealed;
 mod settles;
 mod unreadable;

@@ -1,7 +1,7 @@
 //! Statements that run all the time, or over all the rows, are served by their indexes.
 
 use wxtoken::store::db::{Dialect, render};
-use wxtoken::store::history::{NEWEST, NEWEST_OF_ACCOUNT};
+use wxtoken::store::history::{END_OF_BATCH, NEWEST, NEWEST_OF_ACCOUNT, PRUNE};
 use wxtoken::store::lease::DUE_SCAN;
 use wxtoken::store::{account, key, token};
 
@@ -116,6 +116,9 @@ on_every_database! {
                 check(&mut raw, kind, NEWEST_OF_ACCOUNT, &literals, "wx_refresh_history_account").await;
             }
         }
+        let a_thousand = (now - (ROWS - 1_000) * 1_000).to_string();
+        check(&mut raw, kind, END_OF_BATCH, &[now.to_string(), "999".to_owned()], "wx_refresh_history_time").await;
+        check(&mut raw, kind, PRUNE, &[a_thousand], "wx_refresh_history_time").await;
         let lately = [(now - 10_000).to_string()];
         check(&mut raw, kind, token::CHANGED, &lately, "wx_token_changed").await;
         check(&mut raw, kind, account::CHANGED, &lately, "wx_account_changed").await;
