@@ -105,11 +105,6 @@ impl Refresher {
 
     async fn make_call(self: &Arc<Self>, claim: &Claim, seat: Option<Seat>) -> Result<Made, RefreshError> {
         let won = Instant::now();
-        // The row is due because it does not know yet of a call that this instance made while the database was away.
-        if claim.trigger == Trigger::Schedule && self.kept.holds(&claim.token.key) {
-            let again = self.clock.now().plus(self.policy.scan_interval);
-            return self.give_back(claim, again, RefreshError::StillBusy).await;
-        }
         let asking = match self.prepare(claim).await? {
             Ok(asking) => asking,
             Err(instead) => return Ok(instead),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Refresher;
 use super::kept::is_away;
 use super::seats::{Seat, Share};
-use crate::domain::token::{Claim, Standing};
+use crate::domain::token::{Claim, Standing, TokenKey};
 use crate::fail_point;
 use crate::store::StoreError;
 
@@ -64,7 +64,9 @@ impl Refresher {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        self.store.claim_due(standing, limit, self.policy.lease(), self.clock.now()).await
+        // A row whose last call is kept here is due because it does not know of that call; a claim would fence it off.
+        let is_kept = |key: &TokenKey| self.kept.holds(key);
+        self.store.claim_due(standing, limit, self.policy.lease(), self.clock.now(), &is_kept).await
     }
 
     /// Carries a claim out in a task of its own. Without a seat, because a caller was quicker, it waits for one.

@@ -70,15 +70,16 @@ impl Seen {
 }
 
 impl Store {
-    /// Claims up to `limit` due tokens of this standing. A token whose budget is spent is put off instead.
+    /// Claims up to `limit` due tokens of this standing, but none that `is_excepted`. A token whose budget is spent is put off instead.
     pub async fn claim_due(
         &self,
         standing: Standing,
         limit: u32,
         lease: Duration,
         now: Timestamp,
+        is_excepted: &(dyn Fn(&TokenKey) -> bool + Sync),
     ) -> Result<Vec<Claim>, StoreError> {
-        retrying!(self.try_claim_due(standing, limit, lease, now))
+        retrying!(self.try_claim_due(standing, limit, lease, now, is_excepted))
     }
 
     async fn try_claim_due(
@@ -87,6 +88,7 @@ impl Store {
         limit: u32,
         lease: Duration,
         now: Timestamp,
+        is_excepted: &(dyn Fn(&TokenKey) -> bool + Sync),
     ) -> Result<Vec<Claim>, StoreError> {
         // The end of a token without a value is zero.
         let ((fewest, most), (from, to)) = match standing {
@@ -98,6 +100,10 @@ impl Store {
         let rows: Vec<TokenRow> = tx.fetch_all(DUE_SCAN, bind![now, now, fewest, most, from, to, limit]).await?;
         let mut claims = Vec::with_capacity(rows.len());
         for row in rows {
+            // Asked only now: the wait for the database may have been long.
+            if row.key().is_ok_and(|key| is_excepted(&key)) {
+                continue;
+            }
             let key = (row.appid.clone(), row.token_type.clone());
             match self.lease_row(&mut tx, row, None, lease, now).await {
                 Ok(Attempt::Claimed(claim)) => claims.push(*claim),

@@ -78,7 +78,7 @@ impl TokenRow {
         StoreError::corrupt(TABLE, column, &self.row())
     }
 
-    fn key(&self) -> Result<TokenKey, StoreError> {
+    pub(super) fn key(&self) -> Result<TokenKey, StoreError> {
         let appid = AppId::parse(&self.appid).map_err(|_| self.corrupt("appid"))?;
         let token_type = TokenType::parse(&self.token_type).ok_or_else(|| self.corrupt("token_type"))?;
         Ok(TokenKey::new(appid, token_type))
