@@ -51,13 +51,13 @@ impl Stage {
     }
 }
 
-async fn register(admin: &Api, appid: &str, mode: &str, token_types: Value) {
+pub(crate) async fn register(admin: &Api, appid: &str, mode: &str, token_types: Value) {
     let account = json!({ "appid": appid, "secret": SECRET, "mode": mode, "token_types": token_types });
     admin.create_account(&account).await.expect_status(201);
 }
 
 /// The token's value, once there is one; the bound covers a lease that must run out first.
-async fn value(api: &Api, appid: &str, token_type: &str) -> String {
+pub(crate) async fn value(api: &Api, appid: &str, token_type: &str) -> String {
     eventually(Duration::from_secs(40), "a token", async || {
         let reply = api.token(appid, token_type).await;
         (reply.status == 200).then(|| reply.body["value"].as_str().expect("a string").to_owned())
@@ -66,7 +66,7 @@ async fn value(api: &Api, appid: &str, token_type: &str) -> String {
 }
 
 /// Every history row of an account, oldest first.
-async fn history(admin: &Api, appid: &str) -> Vec<Value> {
+pub(crate) async fn history(admin: &Api, appid: &str) -> Vec<Value> {
     let mut rows = Vec::new();
     let mut cursor = String::new();
     loop {

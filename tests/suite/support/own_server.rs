@@ -6,6 +6,7 @@
 mod family;
 mod setup;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -68,20 +69,23 @@ impl OwnServer {
         self.setup.kind
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// What goes into `DATABASE_URL`.
     pub(crate) fn url(&self) -> String {
-        self.url_through(self.port)
+        self.url_of(setup::USER)
     }
 
-    /// The same for who comes through another port, behind which stands this server.
-    pub(crate) fn url_through(&self, port: u16) -> String {
-        let (scheme, database) =
-            if self.kind() == Kind::Postgres { ("postgres", "postgres") } else { ("mysql", "wxtoken") };
-        format!("{scheme}://{}:{}@127.0.0.1:{port}/{database}", setup::USER, self.setup.password)
+    fn url_of(&self, user: &str) -> String {
+        let (kind, password) = (self.kind(), &self.setup.password);
+        let (scheme, database) = if kind == Kind::Postgres { ("postgres", "postgres") } else { ("mysql", "wxtoken") };
+        format!("{scheme}://{user}:{password}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    fn keepers_url(&self) -> String {
+        self.url_of(if self.kind() == Kind::Postgres { setup::USER } else { setup::KEEPER })
     }
 
     /// Starts it again after a stop, and waits until it takes connections.
@@ -179,31 +183,31 @@ impl OwnServer {
         self.number(if self.kind() == Kind::Postgres {
             "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = 'wxtoken'"
         } else {
-            "SELECT COUNT(*) FROM information_schema.processlist WHERE db = 'wxtoken' AND id <> CONNECTION_ID()"
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'wxtoken'"
         })
         .await
     }
 
     /// The one number that a query gives.
-    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
         self.ask(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     /// Carries out statements of the kind that gives no rows.
-    pub(crate) async fn execute(&self, sql: &'static str) {
+    pub(crate) async fn execute(&self, sql: &str) {
         let work = async {
-            let query = sqlx::raw_sql(AssertSqlSafe(sql));
+            let query = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
             match self.kind() {
-                Kind::Postgres => query.execute(&mut PgConnection::connect(&self.url()).await?).await.map(drop),
-                _ => query.execute(&mut MySqlConnection::connect(&self.url()).await?).await.map(drop),
+                Kind::Postgres => query.execute(&mut PgConnection::connect(&self.keepers_url()).await?).await.map(drop),
+                _ => query.execute(&mut MySqlConnection::connect(&self.keepers_url()).await?).await.map(drop),
             }
         };
         let done = tokio::time::timeout(QUERY_BOUND, work).await.expect("an answer in time");
         done.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    async fn ask(&self, sql: &'static str) -> Result<i64, sqlx::Error> {
-        let url = self.url();
+    async fn ask(&self, sql: &str) -> Result<i64, sqlx::Error> {
+        let (url, sql) = (self.keepers_url(), AssertSqlSafe(sql.to_owned()));
         let work = async {
             if self.kind() == Kind::Postgres {
                 let mut connection = PgConnection::connect(&url).await?;

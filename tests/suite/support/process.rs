@@ -29,6 +29,7 @@ pub(crate) struct ServerBuilder {
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     directory: Option<PathBuf>,
+    outlives_limits: bool,
 }
 
 impl ServerBuilder {
@@ -62,6 +63,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Makes it one that [`Server::limit_files`] does not end: its writes fail instead, as on a full disk.
+    pub(crate) fn outliving_limits(mut self) -> Self {
+        self.outlives_limits = true;
+        self
+    }
+
     /// Starts the server and waits until it is ready for requests.
     pub(crate) async fn start(self) -> Server {
         let server = self.start_listening().await;
@@ -87,7 +94,12 @@ impl ServerBuilder {
     pub(crate) fn spawn(self) -> Server {
         let own_directory = tempfile::tempdir().expect("a temporary directory can be made");
         let directory = self.directory.unwrap_or_else(|| own_directory.path().to_owned());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wxtoken"))
+        let program = env!("CARGO_BIN_EXE_wxtoken");
+        let mut command = if self.outlives_limits { Command::new("sh") } else { Command::new(program) };
+        if self.outlives_limits {
+            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", program]);
+        }
+        let mut child = command
             .args(self.arguments)
             .env_clear()
             .envs(self.environment)
@@ -118,7 +130,7 @@ impl Server {
     /// Any command of the program, with an empty environment.
     pub(crate) fn command(arguments: &[&str]) -> ServerBuilder {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        ServerBuilder { arguments, environment: BTreeMap::new(), directory: None }
+        ServerBuilder { arguments, environment: BTreeMap::new(), directory: None, outlives_limits: false }
     }
 
     pub(crate) fn builder() -> ServerBuilder {
@@ -177,6 +189,14 @@ impl Server {
     /// Lets a frozen one go on.
     pub(crate) fn cont(&self) {
         self.signal("CONT");
+    }
+
+    /// Lets it write to files up to this length only; `None` for any length. Linux knows this for a process that runs.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let arguments = [format!("--pid={}", self.pid()), format!("--fsize={limit}:")];
+        let limited = Command::new("prlimit").args(arguments).status().expect("`prlimit` can be started");
+        assert!(limited.success(), "the limit could not be set");
     }
 
     pub(crate) fn has_exited(&self) -> bool {

@@ -55,6 +55,7 @@ impl Fault {
 /// A proxy on a port of its own until this value goes; every connection through it ends then.
 pub(crate) struct Proxy {
     address: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
     fault: watch::Sender<Option<Fault>>,
     counts: Counts,
     end: CancellationToken,
@@ -64,25 +65,27 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// A proxy in front of the server at `target`, without a fault.
-    pub(crate) async fn start(target: SocketAddr) -> Self {
+    pub(crate) fn start(target: SocketAddr) -> Self {
         let reservation = bind(0);
         let address = reservation.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound");
         let (fault, watched) = watch::channel(None);
         let (counts, end) = (Counts::default(), CancellationToken::new());
         let listener = listen(address.port());
-        let way = Way { target, fault: watched, counts: counts.clone() };
+        let target = Arc::new(Mutex::new(target));
+        let way = Way { target: Arc::clone(&target), fault: watched, counts: counts.clone() };
         tokio::spawn({
             let end = end.clone();
             async move { end.run_until_cancelled(accept(way, address.port(), listener, end.clone())).await }
         });
-        Self { address, fault, counts, end, _reservation: reservation }
+        Self { address, target, fault, counts, end, _reservation: reservation }
     }
 
     /// A proxy in front of the server that `url` names, and the URL that leads through it.
     pub(crate) async fn in_front_of(url: &str) -> (Self, String) {
         let mut url = Url::parse(url).expect("a URL with host and port");
-        let target = url.socket_addrs(|| None).expect("a host that resolves").remove(0);
-        let proxy = Self::start(target).await;
+        let place = (url.host_str().expect("a URL with a host"), url.port().expect("a URL with a port"));
+        let target = tokio::net::lookup_host(place).await.expect("a host that resolves").next().expect("an address");
+        let proxy = Self::start(target);
         url.set_ip_host(proxy.address.ip()).expect("the URL has a host");
         url.set_port(Some(proxy.address.port())).expect("the URL has a port");
         (proxy, url.to_string())
@@ -90,6 +93,11 @@ impl Proxy {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Leads new connections to another program from now on.
+    pub(crate) fn lead_to(&self, target: SocketAddr) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
     }
 
     /// Breaks it in this way, and in no other any more.
@@ -147,7 +155,7 @@ fn listen(port: u16) -> TcpListener {
 /// The way that connections take.
 #[derive(Clone)]
 struct Way {
-    target: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
     fault: watch::Receiver<Option<Fault>>,
     counts: Counts,
 }
@@ -185,7 +193,8 @@ async fn carry(way: Way, mut client: TcpStream) {
     let mut fault = way.fault.clone();
     let now = *fault.borrow_and_update();
     let lost = AtomicBool::new(now == Some(Fault::BlackHole));
-    let Ok(mut server) = TcpStream::connect(way.target).await else { return };
+    let target = *way.target.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(mut server) = TcpStream::connect(target).await else { return };
     for stream in [&client, &server] {
         // A connection that ended already shows that at its first read.
         stream.set_nodelay(true).ok();

@@ -25,7 +25,7 @@ async fn proxied_echo() -> Proxy {
             });
         }
     });
-    Proxy::start(target).await
+    Proxy::start(target)
 }
 
 async fn connect(proxy: &Proxy) -> TcpStream {

@@ -10,7 +10,10 @@ use tempfile::TempDir;
 
 use crate::support::database::Kind;
 
+/// Whom the program is to connect as.
 pub(super) const USER: &str = "wxtoken";
+/// Who may do everything, where that is not [`USER`]: on MariaDB such a one may write to a server that is read-only.
+pub(super) const KEEPER: &str = "keeper";
 
 /// What a killed server has committed is with the operating system, which does not die with it.
 const POSTGRES: &[(&str, &str)] = &[
@@ -112,9 +115,11 @@ impl Setup {
         } else {
             let users = format!(
                 "CREATE DATABASE IF NOT EXISTS wxtoken;\n\
-                 CREATE USER IF NOT EXISTS '{USER}'@'127.0.0.1' IDENTIFIED BY '{}';\n\
-                 GRANT ALL ON *.* TO '{USER}'@'127.0.0.1';\n",
-                self.password
+                 CREATE USER IF NOT EXISTS '{USER}'@'127.0.0.1' IDENTIFIED BY '{password}';\n\
+                 GRANT ALL ON wxtoken.* TO '{USER}'@'127.0.0.1';\n\
+                 CREATE USER IF NOT EXISTS '{KEEPER}'@'127.0.0.1' IDENTIFIED BY '{password}';\n\
+                 GRANT ALL ON *.* TO '{KEEPER}'@'127.0.0.1';\n",
+                password = self.password
             );
             let (data, first) = (self.data(), self.file("users.sql", &users));
             let mut command = self.command(mariadbd());
