@@ -8,6 +8,7 @@ mod commands;
 mod house;
 mod lifecycle;
 mod moving;
+mod outages;
 mod promises;
 mod sql_rules;
 mod store;
