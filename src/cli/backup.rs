@@ -44,6 +44,7 @@ fn check(settings: &Settings, flags: &BackupFlags) -> Result<(), Failure> {
     let Checked { schema, tallies, opened: seen } = block_on(startup::check_backup(settings, &flags.file))?;
     let version = match schema {
         Schema::Older { found } => format!("{found}, which a start brings to {}", latest()),
+        Schema::Newer { found } => format!("{found}, which is newer and works with this program"),
         Schema::Empty | Schema::Current => latest().to_string(),
     };
     let tables = migrate::lines(&tallies);
