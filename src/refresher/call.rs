@@ -104,13 +104,14 @@ impl Refresher {
     }
 
     async fn make_call(self: &Arc<Self>, claim: &Claim, seat: Option<Seat>) -> Result<Made, RefreshError> {
-        let won = Instant::now();
+        // Counted from before the claim's transaction: this process may have been stopped during that, too.
+        let held_for = self.clock.now().since(claim.claimed_at);
+        let latest = Instant::now() + (self.policy.lease() / 2).saturating_sub(held_for);
         let asking = match self.prepare(claim).await? {
             Ok(asking) => asking,
             Err(instead) => return Ok(instead),
         };
         let _calling = self.under_way.enter(&claim.token.key);
-        let latest = won + self.policy.lease() / 2;
         let seat = match seat {
             Some(seat) => Some(seat),
             // Who has waited too long leaves the line, so that every seat goes to somebody who can use it.
@@ -260,12 +261,18 @@ impl Refresher {
         Ok(Made::Released(reason))
     }
 
-    /// Somebody newer owns the token. In plain mode a value that came too late may be the one that WeChat honours now, so one more is minted.
+    /// Somebody newer owns the token. In plain mode a mint that came too late, its answer lost or not, may have brought the value that WeChat
+    /// honours now, so one more is minted.
     pub(super) fn superseded(self: &Arc<Self>, claim: &Claim, call: &EndedCall) {
         let key = claim.token.key.clone();
         tracing::warn!("an answer for the {key} came after its lease and was not stored");
-        let minted = matches!(call.result, CallResult::Value { .. }) && claim.call != CallKind::Ticket;
-        if minted && claim.token.mode == Mode::Plain {
+        let may_have_minted = match &call.result {
+            CallResult::Value { .. } => true,
+            CallResult::Failed(failure) => failure.maybe_done,
+            CallResult::Accepted | CallResult::Refused(_) => false,
+        };
+        let is_mint = matches!(claim.call, CallKind::Mint | CallKind::Force);
+        if may_have_minted && is_mint && claim.token.mode == Mode::Plain {
             let refresher = Arc::clone(self);
             self.tasks.spawn(async move {
                 // An account that was removed meanwhile needs no token.
@@ -279,7 +286,9 @@ impl Refresher {
     }
 
     async fn mint_again(self: &Arc<Self>, key: &TokenKey) -> Result<(), RefreshError> {
-        let claim = self.claim_patiently(key, CallKind::Mint, Trigger::Recovery).await?;
+        let mut claim = self.claim_patiently(key, CallKind::Mint, Trigger::Recovery).await?;
+        // The stored value is the one before WeChat's newest, if the late mint came after it.
+        claim.token.in_doubt = true;
         self.carry_out(claim).await.map(drop)
     }
 }

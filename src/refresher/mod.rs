@@ -20,7 +20,7 @@
 //! *Claim* takes rows that are due and not leased, passing over rows that somebody else has locked; stamps them with our name, the end
 //! of the lease and the next **generation**; counts the call against the day's budget; and leaves them due, so that a claim
 //! that dies is made again without anybody's help. *Call* has a deadline of 8 s under a lease of 20 s, and does not begin once half the
-//! lease is over, by the monotonic clock: a call always ends well inside its lease. *Settle* locks the row again and writes only if
+//! lease is over, by a clock that nobody sets: a call always ends well inside its lease, unless the process is stopped during it. *Settle* locks the row again and writes only if
 //! the generation is still the claim's. The pure rule for what is written is [`crate::domain::settlement`].
 //!
 //! **Why the lock is not held through the call.** It would pin a connection for the length of a call (measured: 76 refreshes a second
@@ -28,9 +28,9 @@
 //!
 //! **What the generation is worth.** A process that stops for longer than its lease and wakes up finds its generation spent: its
 //! answer is recorded, as `superseded`, and stored nowhere. The generation fences our row, not WeChat. In stable mode that is
-//! enough: WeChat names the same token to everybody who asks. In plain mode the late request may have reached WeChat *after* the newer one,
-//! and then WeChat honours a value that nobody stores. A probe cannot tell while both values are in their five minutes of overlap, so the
-//! token is minted once more, with trigger `recovery`: one call, and the stored value is the newest again.
+//! enough: WeChat names the same token to everybody who asks. In plain mode the late request, its answer lost or not, may have reached WeChat
+//! *after* the newer one, and then WeChat honours a value that nobody stores. A probe cannot tell while both values are in their five minutes
+//! of overlap, so the token is minted once more, with trigger `recovery`: one call, and the stored value is the newest again.
 //!
 //! **Crashes.** Before the claim commits: nothing happened. After it: the row stays leased until the lease runs out (on SQLite until the
 //! process starts again, because nobody else can hold it), and is then claimed as `recovery`; the unsettled claim becomes a history row
