@@ -79,9 +79,9 @@ impl Settings {
         parse::settings(sources)
     }
 
-    /// The limit for connecting to one host of WeChat.
+    /// The limit for connecting to one host of WeChat: at most half of a call's time, so that the other half is left for the fallback.
     pub fn connect_timeout(&self) -> Duration {
-        self.call_timeout.min(LONGEST_CONNECT)
+        (self.call_timeout / 2).min(LONGEST_CONNECT)
     }
 
     /// The daily limits of an account.

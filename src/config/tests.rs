@@ -260,3 +260,9 @@ fn a_database_url_is_shown_without_password_and_query() {
         assert!(!shown.contains("canary"));
     }
 }
+
+#[test]
+fn connecting_to_one_host_leaves_time_for_the_other() {
+    let settings = parsed(&[("WXTOKEN_CALL_TIMEOUT", "2s")]).unwrap();
+    assert_eq!(settings.connect_timeout(), Duration::from_secs(1));
+}
