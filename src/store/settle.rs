@@ -191,10 +191,11 @@ fn follow_up(token: &Token, call: CallKind, trigger: Trigger, now: Timestamp) ->
     Claim { token: token.clone(), call, trigger, generation, claimed_at: now, follows_failure: call == CallKind::Probe }
 }
 
-/// Tickets that were waiting for an access token are due now; one that is being put back for want of it too, so that it is not put off.
+/// Tickets that were waiting for an access token are due now; one that is being put back for want of it too, so that it is not put off. One that
+/// failed before waits for an access token if no call came of its last claim; otherwise it waits for its own time.
 pub(super) async fn wake_tickets(tx: &mut Tx, key: &TokenKey, now: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE wx_token SET refresh_at = ? WHERE appid = ? AND token_type <> ? AND kept = ? \
-               AND expires_at <= ? AND failures = 0 AND refresh_at < ?";
+               AND expires_at <= ? AND (failures = 0 OR leased_at > last_call_at) AND refresh_at < ?";
     let own = key.token_type.as_str();
     tx.execute(sql, bind![now, key.appid.as_str(), own, true, now, Timestamp::NEVER]).await.map(drop)
 }

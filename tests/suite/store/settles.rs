@@ -123,10 +123,17 @@ on_every_database! {
         let failing = home.claim(&key("wx1", CARD), CallKind::Ticket, noon()).await;
         home.settle(&failing, &failed(48_001, "unauthorised", noon())).await.expect("the claim holds");
         let backoff = home.token(&key("wx1", CARD)).await.refresh_at;
+        let failed_before = home.claim(&key("wx2", JSAPI), CallKind::Ticket, after(61)).await;
+        home.settle(&failed_before, &failed(-1, "busy", after(61))).await.expect("the claim holds");
+        let put_back = home.claim(&key("wx2", JSAPI), CallKind::Ticket, after(70)).await;
+        home.store.release(&put_back, after(130)).await.expect("it is put back");
         home.give(&key("wx1", ACCESS), "value", after(5)).await;
         assert_eq!(home.token(&key("wx1", JSAPI)).await.refresh_at, after(5).plus(CALL), "woken");
         assert_eq!(home.token(&key("wx1", CARD)).await.refresh_at, backoff, "a failing one keeps its pace");
-        assert_eq!(home.token(&key("wx2", JSAPI)).await.refresh_at, after(60), "another account's sleeps on");
+        assert_eq!(home.token(&key("wx2", JSAPI)).await.refresh_at, after(130), "another account's sleeps on");
+        home.give(&key("wx2", ACCESS), "value", after(80)).await;
+        let woken = home.token(&key("wx2", JSAPI)).await.refresh_at;
+        assert_eq!(woken, after(80).plus(CALL), "one that failed before it had to wait, too");
     }
 
     async fn a_ticket_that_is_being_put_back_does_not_miss_its_access_token(database: TestDatabase) {
