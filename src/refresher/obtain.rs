@@ -51,17 +51,17 @@ impl Refresher {
         let held = self.held(key)?;
         match held.servable(now) {
             Some(_) if !wants_more(&held.token, min_ttl, now) => return Ok(held),
-            Some(_) => briefly(self.renew(key, held.token.version)).await,
+            Some(_) => briefly(self.renew(key, held.token.revision)).await,
             None if held.token.valid(now).is_some() => briefly(self.first_value(key)).await,
             None => self.first_value(key).await?,
         }
         self.held(key)
     }
 
-    /// Refreshes a valid token for a reader who needs more time, unless somebody else has done so meanwhile.
-    async fn renew(self: &Arc<Self>, key: &TokenKey, version: i64) -> Result<(), RefreshError> {
+    /// Refreshes a valid token for a reader who needs more time, unless somebody else has done so meanwhile, or tried.
+    async fn renew(self: &Arc<Self>, key: &TokenKey, revision: i64) -> Result<(), RefreshError> {
         let order = Order { key: key.clone(), call: key.ordinary_call(), trigger: Trigger::FirstUse };
-        self.order(order, Seen::Version(version)).await.map(drop)
+        self.order(order, Seen::Revision(revision)).await.map(drop)
     }
 
     async fn first_value(self: &Arc<Self>, key: &TokenKey) -> Result<(), RefreshError> {
