@@ -103,14 +103,16 @@ pub fn settle(present: &Token, claim: &Claim, call: &EndedCall, ahead: Duration,
     Settlement { token, outcome, follow }
 }
 
-/// A probe found the token dead. Nobody is given it any more, and a new one is due at once, unless this probe followed a mint that failed.
+/// A probe found the token dead. Nobody is given it any more, and a new one is due at once, unless attempts to get one fail: those have their
+/// own time, which no report brings forward.
 fn refused(token: &mut Token, claim: &Claim, call: &EndedCall) -> (Outcome, Timestamp, Follow) {
     let surprising = token.valid(call.sent_at).is_some() && !token.in_doubt;
     let outcome = if surprising { Outcome::ForeignRefresh } else { Outcome::Refused };
     if let Some(value) = &mut token.value {
         value.life.until = value.life.until.min(call.ended_at);
     }
-    if claim.follows_failure {
+    let backing_off = claim.token.record.failures > 0 && call.ended_at < claim.token.refresh_at;
+    if claim.follows_failure || backing_off {
         (outcome, claim.token.refresh_at, Follow::Nothing)
     } else {
         (outcome, call.ended_at, Follow::Replace)
@@ -167,6 +169,8 @@ fn record(token: &mut Token, claim: &Claim, call: &EndedCall, outcome: Outcome) 
             record.last_errcode = None;
             record.last_errmsg = None;
         }
+        // What is told of a failing token is why it fails.
+        CallResult::Refused(_) if record.failures > 0 => {}
         CallResult::Accepted => {}
         CallResult::Refused(failure) | CallResult::Failed(failure) => {
             record.last_errcode = failure.errcode;

@@ -126,10 +126,10 @@ impl Token {
         self.value.as_ref().filter(|value| now < value.life.until)
     }
 
-    /// What the last call asked, which decides what its code means.
+    /// What the call asked of which the record has the code, which decides what the code means.
     pub const fn last_call(&self) -> CallKind {
-        match self.record.last_outcome {
-            Some(Outcome::ForeignRefresh | Outcome::Refused | Outcome::StillValid) => CallKind::Probe,
+        match (self.record.last_outcome, self.record.failures) {
+            (Some(Outcome::ForeignRefresh | Outcome::Refused | Outcome::StillValid), 0) => CallKind::Probe,
             _ => self.key.ordinary_call(),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::obtain::Won;
-use super::{RefreshError, Refresher};
+use super::{LastFailure, RefreshError, Refresher};
 use crate::domain::account::TokenType;
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
 use crate::domain::secret::TokenValue;
@@ -99,7 +99,10 @@ impl Refresher {
             }
             let verdict = refresher.examine(&reported, version, trigger).await;
             // What went wrong on our side says nothing about the token, and may be over with the next report.
-            if matches!(verdict, Ok(_) | Err(RefreshError::Call(_) | RefreshError::Exhausted(_))) {
+            let said = |error: &RefreshError| {
+                matches!(error, RefreshError::Call(_) | RefreshError::Exhausted(_) | RefreshError::BackingOff(_))
+            };
+            if verdict.as_ref().err().is_none_or(said) {
                 refresher.remember(reported, version, verdict.clone());
             }
             verdict
@@ -108,7 +111,7 @@ impl Refresher {
     }
 
     /// Asks WeChat about a token, and replaces it if it is dead. A ticket cannot be probed; it is fetched again, which brings the same one if
-    /// it is still good.
+    /// it is still good. Where fetching has failed and has its time to be tried again, a report does not bring that forward.
     async fn examine(
         self: &Arc<Self>,
         key: &TokenKey,
@@ -116,6 +119,10 @@ impl Refresher {
         trigger: Trigger,
     ) -> Result<Verdict, RefreshError> {
         let call = if key.token_type.is_ticket() { CallKind::Ticket } else { CallKind::Probe };
+        let held = &self.held(key)?.token;
+        if call == CallKind::Ticket && held.record.failures > 0 && self.clock.now() < held.refresh_at {
+            return Err(RefreshError::BackingOff(LastFailure::of(held)));
+        }
         let claim = match self.claim_or_follow(key, call, trigger, Seen::Version(version)).await? {
             Won::Claim(claim) => *claim,
             Won::Token(token) => return self.verdict_on(&token, version),
@@ -126,6 +133,9 @@ impl Refresher {
             (Outcome::StillValid, ..) => Ok(Verdict::StillValid),
             // Nothing but a forced refresh would have brought another value, and there is none left.
             (_, _, Some(exhausted)) => Err(RefreshError::Exhausted(exhausted)),
+            (Outcome::ForeignRefresh | Outcome::Refused, ..) if refreshed.token.record.failures > 0 => {
+                Err(RefreshError::BackingOff(LastFailure::of(&refreshed.token)))
+            }
             (Outcome::Unchanged, ..) if key.token_type.is_ticket() => Ok(Verdict::StillValid),
             (Outcome::Unchanged, ..) => Err(RefreshError::NotReplaced),
             (_, Some(error), _) => Err(RefreshError::Call(error)),

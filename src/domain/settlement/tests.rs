@@ -4,18 +4,18 @@ use crate::domain::budget::Spent;
 use crate::domain::refresh::{CallKind, FailureClass, Trigger};
 use crate::domain::token::{Record, TokenKey};
 
-const AHEAD: Duration = Duration::from_secs(240);
+pub(super) const AHEAD: Duration = Duration::from_secs(240);
 
-fn at(seconds: u64) -> Timestamp {
+pub(super) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(1_000_000_000_000).plus(Duration::from_secs(seconds))
 }
 
-fn text(text: &str) -> TokenValue {
+pub(super) fn text(text: &str) -> TokenValue {
     TokenValue::parse(text).unwrap()
 }
 
 /// A token fetched at 0 s for two hours, due for refresh at 6,960 s.
-fn token(token_type: TokenType) -> Token {
+pub(super) fn token(token_type: TokenType) -> Token {
     Token {
         key: TokenKey::new(AppId::parse("wx1").unwrap(), token_type),
         mode: Mode::Stable,
@@ -38,13 +38,13 @@ fn token(token_type: TokenType) -> Token {
     }
 }
 
-fn claim(token: &Token, call: CallKind, claimed_at: Timestamp) -> Claim {
+pub(super) fn claim(token: &Token, call: CallKind, claimed_at: Timestamp) -> Claim {
     let generation = token.generation + 1;
     Claim { token: token.clone(), call, trigger: Trigger::Schedule, generation, claimed_at, follows_failure: false }
 }
 
 /// The row as a claim leaves it: due, and leased.
-fn claimed(token: &Token, claim: &Claim) -> Token {
+pub(super) fn claimed(token: &Token, claim: &Claim) -> Token {
     Token {
         refresh_at: token.refresh_at.min(claim.claimed_at),
         leased_by: Some("me".to_owned()),
@@ -181,6 +181,19 @@ fn a_plain_mint_without_an_answer_puts_the_value_in_doubt_and_has_it_probed() {
     assert!(!minted.token.in_doubt);
     let stable = settled(&token(TokenType::AccessToken), CallKind::Mint, 3_000, lost());
     assert_eq!((stable.token.in_doubt, stable.follow), (false, Follow::Nothing));
+}
+
+#[test]
+fn a_report_does_not_bring_the_next_attempt_forward() {
+    let spent = Failure { until_midnight: true, ..failure(FailureClass::Throttled) };
+    let failing = settled(&token(TokenType::AccessToken), CallKind::Mint, 7_000, CallResult::Failed(spent)).token;
+    let refused = || CallResult::Refused(Failure { errcode: Some(42_001), ..failure(FailureClass::Transient) });
+    let dead = settled(&failing, CallKind::Probe, 7_300, refused());
+    assert_eq!((dead.outcome, dead.follow), (Outcome::Refused, Follow::Nothing));
+    assert_eq!(dead.token.refresh_at, failing.refresh_at);
+    assert_eq!((dead.token.record.last_errcode, dead.token.last_call()), (Some(40_125), CallKind::Mint));
+    let at_midnight = failing.refresh_at.since(at(0)).as_secs() + 1;
+    assert_eq!(settled(&failing, CallKind::Probe, at_midnight, refused()).follow, Follow::Replace);
 }
 
 #[test]
