@@ -5,8 +5,10 @@ mod fairness;
 mod faults;
 mod instances;
 mod leaks;
+mod pauses;
 mod sharing;
 mod steadiness;
+mod watch;
 
 use std::time::Duration;
 
@@ -79,4 +81,10 @@ pub(crate) async fn history(admin: &Api, appid: &str) -> Vec<Value> {
     }
     rows.reverse();
     rows
+}
+
+/// What a test measured, for whoever runs it with `--nocapture`.
+#[expect(clippy::print_stderr, reason = "figures are what these tests are run for, too")]
+fn measured(figure: &str) {
+    eprintln!("measured: {figure}");
 }
