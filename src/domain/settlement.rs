@@ -180,4 +180,6 @@ fn record(token: &mut Token, claim: &Claim, call: &EndedCall, outcome: Outcome) 
 }
 
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod tests;

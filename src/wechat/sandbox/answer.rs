@@ -7,6 +7,8 @@ use super::settings::ExpiresInForm;
 
 /// Padding of a `huge_body` fault that names no size, in bytes.
 const HUGE_BODY_BYTES: usize = 2 * 1024 * 1024;
+/// The token of a `long_token` fault that names no size, in bytes.
+const LONG_TOKEN_BYTES: usize = 1024 * 1024;
 
 /// What is answered, before any fault.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +84,9 @@ impl Answer {
             FaultKind::WrongShapeNull => b"null".to_vec(),
             FaultKind::EmptyToken => self.with_value("").to_text().into_bytes(),
             FaultKind::MissingToken => self.without_value().into_bytes(),
+            FaultKind::LongToken => {
+                self.with_value(&"x".repeat(fault.bytes.unwrap_or(LONG_TOKEN_BYTES))).to_text().into_bytes()
+            }
             FaultKind::TrailingGarbage => (text + "\n<!-- served by cache 7 -->").into_bytes(),
             FaultKind::InvalidUtf8 => spoilt(text.into_bytes()),
             FaultKind::DuplicateKeys => self.with_first_field_twice(&text),
@@ -166,6 +171,7 @@ mod tests {
         assert_eq!(damaged(FaultKind::WrongShapeNull), "null");
         assert_eq!(damaged(FaultKind::EmptyToken), r#"{"access_token":"","expires_in":7200}"#);
         assert_eq!(damaged(FaultKind::MissingToken), r#"{"expires_in":7200}"#);
+        assert!(serde_json::from_str::<Value>(&damaged(FaultKind::LongToken)).unwrap()["access_token"].is_string());
         assert_eq!(damaged(FaultKind::TruncatedJson), r#"{"access_token":"98_"#);
         assert_eq!(
             damaged(FaultKind::DuplicateKeys),

@@ -63,6 +63,8 @@ pub enum FaultKind {
     EmptyToken,
     /// The answer without a token.
     MissingToken,
+    /// The answer with a token of `bytes` (1 MiB) letters.
+    LongToken,
     /// The connection is reset (TCP RST) before the call is processed.
     ResetBefore,
     /// The call is processed, then the connection is reset.
@@ -148,7 +150,7 @@ pub struct Fault {
     /// For `redirect`: the `Location`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
-    /// For `huge_body`: bytes of padding, at most 64 MiB.
+    /// For `huge_body` and `long_token`: bytes of padding, at most 64 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<usize>,
 }

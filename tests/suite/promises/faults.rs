@@ -30,6 +30,7 @@ const FAULTS: &[&str] = &[
     "wrong_shape_null",
     "empty_token",
     "missing_token",
+    "long_token",
     "reset_before",
     "reset_after",
     "close_before",
@@ -50,6 +51,8 @@ const FAULTS: &[&str] = &[
 async fn reads_go_on_through_every_fault_and_recovery_needs_no_help() {
     let db = TestDatabase::create(Kind::Sqlite).await;
     let stage = Stage::set_with(&db, |server| server.env("WXTOKEN_CALL_TIMEOUT", DEADLINE)).await;
+    let trap = std::net::TcpListener::bind("127.0.0.1:0").expect("a port can be bound");
+    let elsewhere = format!("http://{}/", trap.local_addr().expect("it is bound"));
     for mode in ["stable", "plain"] {
         for fault in FAULTS {
             // An account for each fault, all at work at once.
@@ -59,18 +62,20 @@ async fn reads_go_on_through_every_fault_and_recovery_needs_no_help() {
         }
     }
     let trials = ["stable", "plain"].into_iter().flat_map(|mode| FAULTS.iter().map(move |fault| (mode, *fault)));
-    let stage = &stage;
+    let (stage, elsewhere) = (&stage, elsewhere.as_str());
     futures_util::stream::iter(trials)
-        .for_each_concurrent(AT_ONCE, async |(mode, fault)| endure(stage, mode, fault).await)
+        .for_each_concurrent(AT_ONCE, async |(mode, fault)| endure(stage, mode, fault, elsewhere).await)
         .await;
+    trap.set_nonblocking(true).expect("a socket can be set so");
+    assert!(trap.accept().is_err(), "a redirect was followed, and the AppSecret went with it");
 }
 
 /// One fault: it strikes a refresh, the good value survives and is served on; when it ends, the next attempt succeeds by itself.
-async fn endure(stage: &Stage, mode: &str, fault: &str) {
+async fn endure(stage: &Stage, mode: &str, fault: &str, elsewhere: &str) {
     let appid = format!("wx_{mode}_{fault}");
     let good = stage.value(&appid).await;
     let before = stage.sandbox.calls(&appid).len();
-    stage.sandbox.faults(&appid, &json!([{ "kind": fault, "bytes": 2_000_000, "location": "http://127.0.0.1:9/" }]));
+    stage.sandbox.faults(&appid, &json!([{ "kind": fault, "bytes": 2_000_000, "location": elsewhere }]));
     let reply = stage.admin.refresh(&appid, ACCESS_TOKEN, false).await;
     assert_eq!(reply.status, 502, "{appid}: {}", reply.text);
     let struck = || stage.sandbox.calls(&appid).iter().filter(|call| call.fault.is_some()).count();
@@ -116,5 +121,43 @@ async fn faults_before_the_request_are_survived_and_explained() {
         let reply = server.admin().token("wx1", ACCESS_TOKEN).await.expect_status(503);
         assert!(reply.text.contains(said), "{url}: {}", reply.text);
         assert!(!reply.text.contains("secret="), "{}", reply.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_in_an_unusual_dress_are_read_and_those_without_a_lifetime_are_not() {
+    let db = TestDatabase::create(Kind::Sqlite).await;
+    let stage = Stage::set(&db).await;
+    for mode in ["stable", "plain"] {
+        for (number, dress) in [
+            json!({ "content_type": "text_plain" }),
+            json!({ "content_type": "html_gbk", "bom": true }),
+            json!({ "content_type": "none", "expires_in_form": "string" }),
+            json!({ "expires_in_form": "huge" }),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let appid = format!("wx_{mode}_dress{number}");
+            stage.register(&appid, mode, dress).await;
+            assert!(stage.sandbox.accepts(&stage.value(&appid).await), "{dress}");
+            let left = stage.admin.token(&appid, ACCESS_TOKEN).await.body["expires_in"].as_i64().expect("a number");
+            assert!((7_100..=7_200).contains(&left), "{dress}: {left} s");
+        }
+        for form in ["missing", "zero", "negative"] {
+            let appid = format!("wx_{mode}_{form}");
+            stage.register(&appid, mode, &json!({})).await;
+            let good = stage.value(&appid).await;
+            stage.sandbox.account(&appid, &json!({ "expires_in_form": form }));
+            let reply = stage.admin.refresh(&appid, ACCESS_TOKEN, false).await.expect_status(502);
+            assert!(reply.text.contains("expires_in is no lifetime"), "{}", reply.text);
+            assert_eq!(stage.value(&appid).await, good, "{appid}");
+            stage.sandbox.account(&appid, &json!({ "expires_in_form": "number" }));
+            eventually(STRUCK, "recovery", async || {
+                let account = stage.admin.get(&format!("/v1/accounts/{appid}")).await.expect_status(200);
+                (account.body["health"] == "healthy").then_some(())
+            })
+            .await;
+        }
     }
 }

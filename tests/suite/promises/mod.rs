@@ -9,6 +9,7 @@ mod pauses;
 mod sharing;
 mod steadiness;
 mod watch;
+mod wechat_away;
 
 use std::time::Duration;
 
