@@ -6,6 +6,7 @@
 
 use tokio::time::Instant;
 
+use crate::domain::timestamp::Timestamp;
 use crate::domain::token::Token;
 
 /// What is known of a state in memory.
@@ -35,7 +36,8 @@ impl Standing {
     pub(super) fn order(self, held: &Token, fresh: &Token, asked: Instant) -> Order {
         match self {
             Self::Concluded => Order::Newer,
-            Self::Unstored if fresh.revision >= held.revision || obtained_later(fresh, held) => Order::Newer,
+            // Not by the revision alone: what another instance has stored since may be a failed call with the value before this one.
+            Self::Unstored if (since(fresh), fresh.revision) >= (since(held), held.revision) => Order::Newer,
             Self::Stored(_) if fresh.revision > held.revision => Order::Newer,
             Self::Stored(known_at) if known_at < asked && !is_same_state(held, fresh) => Order::WentBack,
             Self::Unstored | Self::Stored(_) => Order::NotNewer,
@@ -57,9 +59,9 @@ fn is_same_state(one: &Token, other: &Token) -> bool {
     one.revision == other.revision && fingerprint(one) == fingerprint(other)
 }
 
-fn obtained_later(one: &Token, other: &Token) -> bool {
-    let since = |token: &Token| token.value.as_ref().map(|value| value.life.since);
-    since(one) > since(other)
+/// When its value was obtained.
+fn since(token: &Token) -> Option<Timestamp> {
+    token.value.as_ref().map(|value| value.life.since)
 }
 
 #[cfg(test)]
@@ -71,7 +73,6 @@ mod tests {
     use crate::domain::budget::Spent;
     use crate::domain::schedule::Life;
     use crate::domain::secret::TokenValue;
-    use crate::domain::timestamp::Timestamp;
     use crate::domain::token::{Record, TokenKey, Value};
 
     fn token(revision: i64, value: &str, since: i64) -> Token {
@@ -123,6 +124,7 @@ mod tests {
         let held = token(5, "b", 20);
         let order = |fresh: &Token| Standing::Unstored.order(&held, fresh, now);
         assert_eq!(order(&token(4, "a", 10)), Order::NotNewer, "the row as it was before");
+        assert_eq!(order(&token(6, "a", 10)), Order::NotNewer, "the same row after another instance's call has failed");
         assert_eq!(order(&token(5, "b", 20)), Order::Newer, "the same, stored");
         assert_eq!(order(&token(3, "c", 30)), Order::Newer, "what another instance has fetched since");
         assert_eq!(Standing::Concluded.order(&held, &token(1, "a", 10), now), Order::Newer);
