@@ -22,6 +22,8 @@ use crate::wechat::{Answer, CallError};
 
 /// When to look again for an access token to fetch a ticket with. The settle that brings one wakes the ticket before that.
 const TICKET_PAUSE: Duration = Duration::from_mins(1);
+/// The same for a ticket whose last call failed: no settle wakes that, so that it keeps the pace of its failures.
+const FAILING_TICKET_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long readers wait for a mint that ends a value in doubt. WeChat answers in 50 to 700 ms.
 const LONGEST_WITHHELD: Duration = Duration::from_secs(1);
@@ -193,7 +195,7 @@ impl Refresher {
             },
             CallKind::Ticket => match self.access_token(key, now).await? {
                 Some(token) => return Ok(Ok(Asking::Ticket(token))),
-                None => self.give_back(claim, now.plus(TICKET_PAUSE), RefreshError::NoAccessToken).await?,
+                None => self.give_back(claim, now.plus(ticket_pause(claim)), RefreshError::NoAccessToken).await?,
             },
         };
         Ok(Err(instead))
@@ -291,6 +293,10 @@ impl Refresher {
         claim.token.in_doubt = true;
         self.carry_out(claim).await.map(drop)
     }
+}
+
+fn ticket_pause(claim: &Claim) -> Duration {
+    if claim.token.record.failures == 0 { TICKET_PAUSE } else { FAILING_TICKET_PAUSE }
 }
 
 fn unreadable_secret(now: Timestamp) -> EndedCall {
