@@ -130,7 +130,7 @@ async fn a_database_that_is_away_or_silent_is_no_stuck_scheduler() {
 
 async fn lives_through(kind: Kind, fault: Fault) {
     let (db, sandbox) = (TestDatabase::create(kind).await, TestSandbox::start().await);
-    let (proxy, url) = Proxy::in_front_of(db.url()).await;
+    let (proxy, url) = Proxy::in_front_of(db.url());
     let server = on(&db, &sandbox).env("DATABASE_URL", &url).start().await;
     let admin = server.admin();
     proxy.set(fault);

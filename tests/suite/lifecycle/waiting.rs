@@ -55,7 +55,7 @@ async fn a_database_that_is_away_is_waited_for_and_the_address_answers_all_the_t
     for kind in SERVERS {
         for fault in [Fault::Cut, Fault::BlackHole] {
             let db = TestDatabase::create(kind).await;
-            let (proxy, url) = Proxy::in_front_of(db.url()).await;
+            let (proxy, url) = Proxy::in_front_of(db.url());
             proxy.set(fault);
             let server = on(&url).start_listening().await;
             let admin = server.admin();
@@ -94,7 +94,7 @@ async fn a_database_that_goes_away_in_the_middle_of_a_first_start_is_waited_for(
     for kind in SERVERS {
         for after in [60, 120, 240, 480] {
             let db = TestDatabase::create(kind).await;
-            let (proxy, url) = Proxy::in_front_of(db.url()).await;
+            let (proxy, url) = Proxy::in_front_of(db.url());
             // The schema alone takes more than a hundred round trips.
             proxy.set(Fault::Delay(Duration::from_millis(4)));
             let cutting = async {
@@ -183,7 +183,7 @@ async fn a_signal_ends_the_wait_at_once() {
     for kind in SERVERS {
         for fault in [Fault::Cut, Fault::BlackHole] {
             let db = TestDatabase::create(kind).await;
-            let (proxy, url) = Proxy::in_front_of(db.url()).await;
+            let (proxy, url) = Proxy::in_front_of(db.url());
             proxy.set(fault);
             let server = on(&url).start_listening().await;
             server.terminate();

@@ -141,7 +141,7 @@ async fn a_delay_and_a_trickle_slow_what_passes() {
 
 #[tokio::test]
 async fn a_url_leads_through_the_proxy() {
-    let (proxy, url) = Proxy::in_front_of("postgres://user:word@127.0.0.1:1/name?mode=x").await;
+    let (proxy, url) = Proxy::in_front_of("postgres://user:word@127.0.0.1:1/name?mode=x");
     let port = proxy.address().port();
     assert_eq!(url, format!("postgres://user:word@127.0.0.1:{port}/name?mode=x"));
 }
