@@ -21,6 +21,7 @@ password=''
 postgres_bin=''
 postgres_started=''
 mariadbd=''
+faketime=''
 mariadb_pid=''
 step_pid=''
 
@@ -64,6 +65,15 @@ find_mariadb() {
   return 1
 }
 
+# The library that gives a process a wall clock of its own.
+find_faketime() {
+  for faketime in /usr/lib/*/faketime/libfaketime.so.1 /usr/lib{64,}/faketime/libfaketime.so.1 \
+    {/opt/homebrew,/usr/local}/lib/faketime/libfaketime.1.dylib; do
+    [ -f "$faketime" ] && return
+  done
+  return 1
+}
+
 as_root() {
   if is_root; then
     "$@"
@@ -81,44 +91,50 @@ install_with_apt() {
 }
 
 install_packages() {
-  local postgres=$1 mariadb=$2 compiler=$3
+  local postgres=$1 mariadb=$2 compiler=$3 clock=$4
   local -a names=()
   if command -v apt-get >/dev/null; then
     [ -n "$postgres" ] && names+=(postgresql)
     [ -n "$mariadb" ] && names+=(mariadb-server)
     [ -n "$compiler" ] && names+=(gcc libc6-dev)
+    [ -n "$clock" ] && names+=(libfaketime)
     install_with_apt "${names[@]}"
   elif command -v dnf >/dev/null; then
     [ -n "$postgres" ] && names+=(postgresql-server)
     [ -n "$mariadb" ] && names+=(mariadb-server)
     [ -n "$compiler" ] && names+=(gcc)
+    [ -n "$clock" ] && names+=(libfaketime)
     as_root dnf install -y "${names[@]}"
   elif command -v brew >/dev/null; then
     [ -n "$compiler" ] && fail "There is no C compiler. Install one with: xcode-select --install"
     [ -n "$postgres" ] && names+=(postgresql@17)
     [ -n "$mariadb" ] && names+=(mariadb)
+    [ -n "$clock" ] && names+=(libfaketime)
     brew install "${names[@]}"
   else
-    fail "There is no apt-get, dnf or brew here. Install a PostgreSQL server, a MariaDB server and a C compiler, then run this again."
+    fail "There is no apt-get, dnf or brew here. Install a PostgreSQL server, a MariaDB server, a C compiler and libfaketime, then run this again."
   fi
 }
 
 ensure_packages() {
-  local postgres='' mariadb='' compiler=''
+  local postgres='' mariadb='' compiler='' clock=''
   find_postgres || postgres=missing
   find_mariadb || mariadb=missing
   command -v cc >/dev/null || compiler=missing
-  [ -z "$postgres$mariadb$compiler" ] && return
-  say "installing:${postgres:+ PostgreSQL}${mariadb:+ MariaDB}${compiler:+ a C compiler}"
-  install_packages "$postgres" "$mariadb" "$compiler" </dev/null >&2
+  find_faketime || clock=missing
+  [ -z "$postgres$mariadb$compiler$clock" ] && return
+  say "installing:${postgres:+ PostgreSQL}${mariadb:+ MariaDB}${compiler:+ a C compiler}${clock:+ libfaketime}"
+  install_packages "$postgres" "$mariadb" "$compiler" "$clock" </dev/null >&2
   find_postgres || fail "PostgreSQL was installed, but its initdb is nowhere to be found."
   find_mariadb || fail "MariaDB was installed, but its mariadbd is nowhere to be found."
+  find_faketime || fail "libfaketime was installed, but it is nowhere to be found."
 }
 
-# Some tests break a server, and start one of their own for that.
+# Some tests break a server, and start one of their own for that; some set the clocks of the instances that they start.
 export_programs() {
   export WXTOKEN_TEST_POSTGRES_BIN=$postgres_bin
   export WXTOKEN_TEST_MARIADBD=$mariadbd
+  export WXTOKEN_TEST_FAKETIME=$faketime
 }
 
 ensure_rust() {
@@ -323,7 +339,8 @@ main() {
   if [ "${1:-}" = --serve-databases ]; then
     start_databases
     printf 'export %s=%s\n' WXTOKEN_TEST_POSTGRES "$WXTOKEN_TEST_POSTGRES" WXTOKEN_TEST_MYSQL "$WXTOKEN_TEST_MYSQL" \
-      WXTOKEN_TEST_POSTGRES_BIN "$WXTOKEN_TEST_POSTGRES_BIN" WXTOKEN_TEST_MARIADBD "$WXTOKEN_TEST_MARIADBD"
+      WXTOKEN_TEST_POSTGRES_BIN "$WXTOKEN_TEST_POSTGRES_BIN" WXTOKEN_TEST_MARIADBD "$WXTOKEN_TEST_MARIADBD" \
+      WXTOKEN_TEST_FAKETIME "$WXTOKEN_TEST_FAKETIME"
     say "serving until Ctrl-C"
     wait "$mariadb_pid" || true
     fail "MariaDB ended by itself."
@@ -336,8 +353,9 @@ main() {
     run_tests tests "$@"
   else
     # Those that hold the program to fractions of a second have the machine to themselves.
-    run_tests tests -- --skip promises::fairness --skip promises::instances --skip promises::steadiness
+    run_tests tests -- --skip promises::fairness --skip promises::instances --skip promises::steadiness --skip rivals::short
     run_tests "timed tests" --test suite -- promises::fairness promises::instances promises::steadiness
+    run_tests "rivals" --test suite -- rivals::short
   fi
   say "everything passed (${SECONDS} s)"
 }

@@ -10,6 +10,7 @@ mod lifecycle;
 mod moving;
 mod outages;
 mod promises;
+mod rivals;
 mod sql_rules;
 mod store;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]

@@ -163,7 +163,7 @@ fn short_calls(server: ServerBuilder) -> ServerBuilder {
 
 async fn without_database(kind: Kind, fault: Fault) {
     let (db, sandbox) = (TestDatabase::create(kind).await, TestSandbox::start().await);
-    let (proxy, url) = Proxy::in_front_of(db.url()).await;
+    let (proxy, url) = Proxy::in_front_of(db.url());
     let server = short_calls(Server::builder().wechat(sandbox.url())).env("DATABASE_URL", &url).start().await;
     let admin = server.admin();
     register(&admin, &sandbox, "wx1", "stable", &json!({ "lifetime_seconds": 8, "overlap_seconds": 4 })).await;

@@ -46,7 +46,7 @@ gone! {
 
 async fn gone(kind: Kind, way: Way) {
     let database = OwnServer::start(kind).await;
-    let (proxy, url) = Proxy::in_front_of(&database.url()).await;
+    let (proxy, url) = Proxy::in_front_of(&database.url());
     let scene = Scene::set(&url, 1).await;
     scene.register("wxstable", "stable", &json!({})).await;
     scene.register("wxplain", "plain", &json!({})).await;

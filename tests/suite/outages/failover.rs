@@ -22,7 +22,7 @@ const UNTIL_PROMOTED: Duration = Duration::from_secs(3);
 async fn a_failover_fails_no_read_and_loses_no_account() {
     let primary = OwnServer::start(Kind::Postgres).await;
     let standby = primary.standby().await;
-    let (proxy, url) = Proxy::in_front_of(&primary.url()).await;
+    let (proxy, url) = Proxy::in_front_of(&primary.url());
     let scene = Scene::set(&url, 2).await;
     for (number, appid) in ACCOUNTS.iter().enumerate() {
         let mode = if number % 2 == 0 { "stable" } else { "plain" };

@@ -40,7 +40,7 @@ async fn a_stable_answer_that_cannot_be_stored_is_served_and_stored_later_on_mys
 
 async fn stored_later(kind: Kind, mode: &str) {
     let database = OwnServer::start(kind).await;
-    let (proxy, url) = Proxy::in_front_of(&database.url()).await;
+    let (proxy, url) = Proxy::in_front_of(&database.url());
     let scene = Scene::set(&url, 1).await;
     scene.register("wx1", mode, &json!({})).await;
     let admin = scene.admin();

@@ -81,10 +81,9 @@ impl Proxy {
     }
 
     /// A proxy in front of the server that `url` names, and the URL that leads through it.
-    pub(crate) async fn in_front_of(url: &str) -> (Self, String) {
+    pub(crate) fn in_front_of(url: &str) -> (Self, String) {
         let mut url = Url::parse(url).expect("a URL with host and port");
-        let place = (url.host_str().expect("a URL with a host"), url.port().expect("a URL with a port"));
-        let target = tokio::net::lookup_host(place).await.expect("a host that resolves").next().expect("an address");
+        let target = url.socket_addrs(|| None).expect("a host that resolves").remove(0);
         let proxy = Self::start(target);
         url.set_ip_host(proxy.address.ip()).expect("the URL has a host");
         url.set_port(Some(proxy.address.port())).expect("the URL has a port");

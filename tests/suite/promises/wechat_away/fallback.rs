@@ -26,8 +26,8 @@ impl Hosts {
     async fn start(change: impl FnOnce(String) -> String) -> Self {
         let db = TestDatabase::create(Kind::Sqlite).await;
         let sandbox = TestSandbox::start().await;
-        let (first, first_url) = Proxy::in_front_of(sandbox.url()).await;
-        let (second, second_url) = Proxy::in_front_of(sandbox.url()).await;
+        let (first, first_url) = Proxy::in_front_of(sandbox.url());
+        let (second, second_url) = Proxy::in_front_of(sandbox.url());
         second.set(COUNTED);
         let server = Server::builder()
             .database(&db)
