@@ -1,6 +1,6 @@
 //! What services and admins talk to.
 //!
-//! A request comes through the [`Door`] and then [`hot`], which answers plain reads of valid tokens and passes everything else to the router; there
+//! A request comes through the [`Door`] and then `hot`, which answers plain reads of valid tokens and passes everything else to the router; there
 //! [`context`] surrounds it with what every answer has, an extractor of [`caller`] settles who asks and whether they may, and a
 //! handler of `api` extracts, calls one verb, and answers. Errors are [`problem::Problem`]s.
 //!
