@@ -12,6 +12,7 @@ use super::Rooms;
 use super::body::Parameters;
 use super::problem::Problem;
 use super::routes::{Routes, Verb};
+use crate::clock::Reading;
 use crate::domain::timestamp::Timestamp;
 
 /// The view is behind when its last agreement with the database is older than this; it is renewed twice a second.
@@ -74,12 +75,22 @@ fn describe(rooms: &Rooms, now: Timestamp) -> String {
         ("view", view),
         ("database", database),
         ("unstored", format!("{} answers of WeChat wait for the database", rooms.refresher.unstored())),
+        ("clock", describe_clock(rooms.clock.reading(), now)),
         ("accounts", rooms.live.count_accounts().to_string()),
         ("scheduler", format!("looked for due tokens {} ms ago", rooms.refresher.since_last_turn().as_millis())),
         ("restarts", rooms.restarts.describe()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
     lines.into_iter().fold(String::new(), |all, (name, text)| all + name + ": " + &text + "\n")
+}
+
+fn describe_clock(clock: Reading, now: Timestamp) -> String {
+    let Reading { ahead_of_host, measured_at, gap } = clock;
+    let measured = match measured_at {
+        None => "the database's was never read".to_owned(),
+        Some(at) => format!("the database's was {gap:+} ms off it {} s ago", now.since(at).as_secs()),
+    };
+    format!("{ahead_of_host:+} ms off this host's clock; {measured}")
 }
 
 /// How often each round of this instance panicked and was begun again.

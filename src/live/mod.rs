@@ -2,7 +2,7 @@
 //!
 //! The database is the truth. This view learns of changes in two ways: this instance publishes what it has just committed, and `poll`
 //! asks twice a second what others have changed. Both go through the same doors below, which let a state in only if it is newer than the one
-//! held, so that the order of arrival does not matter. [`order`] has the rule.
+//! held, so that the order of arrival does not matter. The module `order` has the rule.
 //!
 //! What WeChat answered and the database could not take is in the view, too, marked as not stored: it is served, and gives way to what the
 //! database says once that has caught up.
