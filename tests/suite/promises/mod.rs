@@ -1,6 +1,7 @@
 //! What the product promises, shown from outside: the real program, real databases, a simulated WeChat.
 
 mod crashes;
+mod crowd;
 mod fairness;
 mod faults;
 mod instances;

@@ -16,7 +16,7 @@ use crate::support::api::Api;
 use crate::support::database::{Kind, TestDatabase};
 use crate::support::process::Server;
 use crate::support::sandbox::TestSandbox;
-use crate::support::wait::eventually;
+use crate::support::wait::{eventually, within};
 
 const CALL_TIMEOUT: &str = "1s";
 /// Two and a half deadlines.
@@ -91,8 +91,11 @@ impl Pair {
     }
 
     async fn settled(&self, appid: &str) {
-        let what = format!("{appid} to be settled on {:?}", self.kind);
-        eventually(BOUND, &what, async || self.is_settled(appid).await.then_some(())).await;
+        if within(BOUND, async || self.is_settled(appid).await.then_some(())).await.is_none() {
+            let [one, other] = self.servers.each_ref().map(Server::output);
+            let (kind, calls) = (self.kind, self.sandbox.calls(appid));
+            panic!("{appid} is not settled on {kind:?} after {BOUND:?}: {calls:#?}\n{one}\n{other}");
+        }
     }
 }
 
