@@ -353,9 +353,11 @@ main() {
     run_tests tests "$@"
   else
     # Those that hold the program to fractions of a second have the machine to themselves.
-    run_tests tests -- --skip promises::fairness --skip promises::instances --skip promises::steadiness --skip rivals::short
+    run_tests tests -- --skip promises::fairness --skip promises::instances --skip promises::steadiness --skip rivals::short \
+      --skip outages::
     run_tests "timed tests" --test suite -- promises::fairness promises::instances promises::steadiness
     run_tests "rivals" --test suite -- rivals::short
+    run_tests "outages" --test suite -- outages::
   fi
   say "everything passed (${SECONDS} s)"
 }

@@ -59,8 +59,11 @@ impl Problem {
 
     fn of_store(error: &StoreError, cause: Cause) -> Self {
         if error.is_unavailable() {
-            Self::new(Code::DatabaseUnavailable, "the database cannot be reached now; ask again soon")
-                .retry(Retry::After(Duration::from_secs(5)))
+            Self::new(
+                Code::DatabaseUnavailable,
+                "the database cannot be reached or takes no changes now; the log says which; ask again soon",
+            )
+            .retry(Retry::After(Duration::from_secs(5)))
         } else {
             Self::new(
                 Code::Internal,

@@ -164,5 +164,6 @@ pub(super) async fn takes_no_changes(admin: &Api, appid: &str) {
         let reply = ask(admin, method.clone(), path, body).await.expect_problem(503, "database_unavailable");
         let took = began.elapsed();
         assert!(took <= TOLD_WITHIN, "{method} {path} took {took:?}: {}", reply.text);
+        assert!(reply.text.contains("takes no changes"), "{}", reply.text);
     }
 }

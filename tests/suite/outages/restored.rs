@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{ACCESS_TOKEN, RECOVERY, Scene, tell};
+use super::{ACCESS_TOKEN, RECOVERY, SHARED_WITHIN, Scene, tell};
 use crate::support::database::Kind;
 use crate::support::own_server::OwnServer;
 use crate::support::process::Server;
@@ -16,8 +16,6 @@ const OLD: [&str; 2] = ["wxstable", "wxplain"];
 /// Seconds. What is left of a young token's life must do for the time that the server takes to be restored.
 const LIFETIME: u32 = 12;
 const LIFE: Duration = Duration::from_secs(LIFETIME as u64);
-/// By when an instance serves what another has fetched: two seconds, and what a busy machine adds.
-const SHARED_WITHIN: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_follow_a_database_that_went_back_on_postgres() {

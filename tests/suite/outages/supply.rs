@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use wxtoken::wechat::sandbox::Line;
 
 use super::{ACCESS_TOKEN, RECOVERY, Read, Reads, SHORT_LIFE, Scene, short_lived};
+use crate::promises::history;
 use crate::support::database::Kind;
 use crate::support::own_server::OwnServer;
 use crate::support::wait::eventually;
@@ -63,6 +64,11 @@ async fn outlived(kind: Kind, instances: usize) {
     for appid in ["wxstable", "wxplain"] {
         scene.has_one_row_for_each_call(appid).await;
     }
+    // Most were fetched ahead, without a reader who had to wait for them.
+    let rows = history(&scene.admin(), "wxstable").await;
+    let during = &rows[before[0]..before[0] + asked];
+    let ahead = during.iter().filter(|row| row["trigger"] == "schedule").count();
+    assert!(ahead * 2 >= asked, "{during:#?}");
     scene.stored_the_newest("wxstable", Line::Stable).await;
     scene.stored_the_newest("wxplain", Line::Plain).await;
     let reads = readers.finish().await;
