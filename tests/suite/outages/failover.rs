@@ -25,9 +25,9 @@ async fn a_failover_fails_no_read_and_loses_no_account() {
     let (proxy, url) = Proxy::in_front_of(&primary.url());
     let scene = Scene::set(&url, 2).await;
     for (number, appid) in ACCOUNTS.iter().enumerate() {
-        let mode = if number % 2 == 0 { "stable" } else { "plain" };
-        let lifetime = 24 + number;
-        scene.register(appid, mode, &json!({ "lifetime_seconds": lifetime, "overlap_seconds": 8 })).await;
+        // A plain token must outlive the time until the promotion, wherever in its life that comes.
+        let (mode, lifetime) = if number % 2 == 0 { ("stable", 10 + number) } else { ("plain", 30 + number) };
+        scene.register(appid, mode, &json!({ "lifetime_seconds": lifetime, "overlap_seconds": lifetime / 2 })).await;
     }
     primary.replicated().await;
     let readers = scene.read(&ACCOUNTS);
