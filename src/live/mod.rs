@@ -12,7 +12,7 @@ mod poll;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
@@ -35,6 +35,8 @@ pub struct LiveView {
     synced_at: AtomicI64,
     /// The database was found to have an older state than it once had: a copy was restored. Everything must be read again.
     went_back: AtomicBool,
+    /// Tokens that the database had and has lost by going back; they are to be stored again.
+    forgotten: Mutex<Vec<Token>>,
 }
 
 /// An account and its tokens.
@@ -149,12 +151,21 @@ impl LiveView {
 
     /// Takes in a token's state as the database had it when it was `asked`, or later. One of an account that is not known yet is passed over;
     /// the next poll brings it.
+    ///
+    /// When the database went back, what it has of the token counts, but not an older value: the younger one stays and is to be stored again.
     pub fn publish_token(&self, token: Token, asked: Instant) {
-        let order = self
-            .put(token, Standing::Stored(Instant::now()), |held, fresh| held.standing.order(&held.token, fresh, asked));
-        if order == Some(Order::WentBack) {
+        let order = |held: &LiveToken, fresh: &Token| held.standing.order(&held.token, fresh, asked);
+        if let Some((Order::WentBack, held)) = self.put(token, Standing::Stored(Instant::now()), order) {
             self.went_back.store(true, Ordering::Relaxed);
+            if let Some(held) = held {
+                self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).push(held);
+            }
         }
+    }
+
+    /// The tokens that the database has lost by going back since the last time.
+    pub fn take_forgotten(&self) -> Vec<Token> {
+        std::mem::take(&mut self.forgotten.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes in what a token is with an answer that is not in the database yet.
@@ -176,18 +187,31 @@ impl LiveView {
         }
     }
 
-    fn put(&self, token: Token, standing: Standing, order: impl Fn(&LiveToken, &Token) -> Order) -> Option<Order> {
+    /// Puts a state in its place if `order` says so. Returns what it said, and the state held if its value is younger and so stayed although the
+    /// database went back.
+    fn put(
+        &self,
+        token: Token,
+        standing: Standing,
+        order: impl Fn(&LiveToken, &Token) -> Order,
+    ) -> Option<(Order, Option<Token>)> {
         let accounts = self.accounts.pin();
         let account = accounts.get(&token.key.appid)?;
         let slot = &account.tokens[token.key.token_type.index()];
         let fresh = Arc::new(LiveToken::new(token, standing));
         let mut found = None;
         slot.rcu(|held| {
-            found = held.as_ref().map(|held| order(held, &fresh.token));
-            match held {
-                Some(held) if found == Some(Order::NotNewer) => Some(Arc::clone(held)),
-                _ => Some(Arc::clone(&fresh)),
-            }
+            let Some(held) = held else {
+                return Some(Arc::clone(&fresh));
+            };
+            let said = order(held, &fresh.token);
+            let stays = said == Order::WentBack && order::since(&held.token) > order::since(&fresh.token);
+            found = Some((said, stays.then(|| held.token.clone())));
+            Some(match said {
+                Order::NotNewer => Arc::clone(held),
+                _ if stays => Arc::new(LiveToken::new(held.token.clone(), Standing::Unstored)),
+                _ => Arc::clone(&fresh),
+            })
         });
         found
     }

@@ -60,7 +60,7 @@ fn is_same_state(one: &Token, other: &Token) -> bool {
 }
 
 /// When its value was obtained.
-fn since(token: &Token) -> Option<Timestamp> {
+pub(super) fn since(token: &Token) -> Option<Timestamp> {
     token.value.as_ref().map(|value| value.life.since)
 }
 

@@ -1,9 +1,10 @@
 //! Carries out a claim: the call, its settle, and the publication of what came of it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::kept::{Kept, is_away};
 use super::seats::{Seat, Share};
@@ -24,6 +25,9 @@ use crate::wechat::{Answer, CallError};
 const TICKET_PAUSE: Duration = Duration::from_mins(1);
 /// The same for a ticket whose last call failed: no settle wakes that, so that it keeps the pace of its failures.
 const FAILING_TICKET_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a settle may take before what it settles is served.
+const PROMPT: Duration = Duration::from_millis(200);
 
 /// How long readers wait for a mint that ends a value in doubt. WeChat answers in 50 to 700 ms.
 const LONGEST_WITHHELD: Duration = Duration::from_secs(1);
@@ -78,12 +82,13 @@ impl Refresher {
             };
             fail_point::pass("before_settle").await;
             let asked = Instant::now();
-            let settled = match self.store.settle(&claim, &ended, self.terms(), self.clock.now()).await {
+            let settled = match self.settle_or_serve(&claim, &ended).await {
                 Err(failure) if failure.is_unavailable() => return self.keep(claim, ended, error, failure),
                 settled => settled.inspect_err(|error| log_unsettled(&claim, error))?,
             };
             fail_point::pass("after_settle").await;
             let Some(settled) = settled else {
+                self.live.conclude(&claim.token.key);
                 self.superseded(&claim, &ended);
                 return Err(RefreshError::Superseded);
             };
@@ -147,6 +152,27 @@ impl Refresher {
         }
     }
 
+    /// Settles. When that takes long the answer is served meanwhile.
+    async fn settle_or_serve(&self, claim: &Claim, ended: &EndedCall) -> Result<Option<Settled>, StoreError> {
+        let mut settling = pin!(self.store.settle(claim, ended, self.terms(), self.clock.now()));
+        if let Ok(settled) = timeout(PROMPT, &mut settling).await {
+            return settled;
+        }
+        self.serve_unstored(claim, ended);
+        settling.await
+    }
+
+    /// Publishes what a call brought before it is stored. Returns how it would be settled, if it brought a value.
+    fn serve_unstored(&self, claim: &Claim, ended: &EndedCall) -> Option<Settlement> {
+        if !matches!(ended.result, CallResult::Value { .. }) {
+            return None;
+        }
+        let mut settlement = settle(&claim.token, claim, ended, self.policy.ahead, rand::random());
+        settlement.token.generation = claim.generation;
+        self.live.publish_unstored(settlement.token.clone());
+        Some(settlement)
+    }
+
     /// The answer cannot be stored now. It is served if it is a value, and stored later: the generation keeps a late settle harmless.
     fn keep(
         &self,
@@ -162,13 +188,8 @@ impl Refresher {
         );
         let latency = ended.ended_at.since(ended.sent_at);
         let call = CallReport { call: claim.call, latency, error, exhausted: None };
-        let kept = matches!(ended.result, CallResult::Value { .. }).then(|| {
-            let Settlement { token, outcome, .. } =
-                settle(&claim.token, &claim, &ended, self.policy.ahead, rand::random());
-            let token = Token { generation: claim.generation, ..token };
-            self.live.publish_unstored(token.clone());
-            Refreshed { outcome, token, call }
-        });
+        let served = self.serve_unstored(&claim, &ended);
+        let kept = served.map(|Settlement { token, outcome, .. }| Refreshed { outcome, token, call });
         self.kept.keep(Kept::Claimed(Box::new(claim), ended));
         kept.ok_or_else(|| failure.into())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Refresher, call};
+use crate::domain::refresh::Trigger;
 use crate::domain::settlement::{CallResult, EndedCall};
 use crate::domain::token::{Claim, TokenKey};
 use crate::store::late::{Late, UnclaimedCall};
@@ -119,7 +120,24 @@ impl Refresher {
         }
     }
 
+    /// A database that was restored from a copy has lost younger values; they are stored as if they had been fetched without it.
+    fn keep_forgotten(&self) {
+        for token in self.live.take_forgotten() {
+            let Some(value) = token.valid(self.clock.now()) else {
+                self.live.conclude(&token.key);
+                continue;
+            };
+            let (text, fingerprint) = (value.text.clone(), value.fingerprint.clone());
+            let result = CallResult::Value { text, fingerprint, expires_in: value.life.length() };
+            let ended = EndedCall { sent_at: value.life.since, ended_at: token.record.last_success_at, result };
+            let call = token.key.ordinary_call();
+            let made = UnclaimedCall::new(token.key.clone(), call, Trigger::Recovery, ended.sent_at);
+            self.kept.keep(Kept::Unclaimed(made, ended));
+        }
+    }
+
     async fn store_oldest(self: &Arc<Self>) -> Progress {
+        self.keep_forgotten();
         let Some(kept) = self.kept.oldest() else {
             return Progress::Nothing;
         };

@@ -1,7 +1,6 @@
 //! Tokens and refreshes on demand: the first use of a token, a reader who needs more time, an admin's order, a check.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -73,7 +72,7 @@ impl Refresher {
     /// Boxed, because the first use of a ticket is also one of its access token.
     fn first_use(self: Arc<Self>, key: TokenKey) -> BoxFuture<'static, Result<Token, RefreshError>> {
         let work = async move {
-            if self.database_is_away.load(Ordering::Relaxed)
+            if self.database_is_away()
                 && let Some(supplied) = self.supply_first(&key).await
             {
                 return supplied;
@@ -109,7 +108,10 @@ impl Refresher {
         {
             Won::Claim(claim) => self.carry_out(*claim).await?,
             Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
-            Won::Token(token) => return Err(RefreshError::BackingOff(LastFailure::of(&token))),
+            Won::Token(token) if token.record.failures > 0 => {
+                return Err(RefreshError::BackingOff(LastFailure::of(&token)));
+            }
+            Won::Token(_) => return Err(RefreshError::StillBusy),
         };
         match refreshed.call.error {
             Some(error) => Err(RefreshError::Call(error)),
@@ -187,6 +189,11 @@ impl Refresher {
         loop {
             if let Err(draining) = self.check_running() {
                 return self.follow(key, seen, draining).await;
+            }
+            // A claim would fence off an answer that this instance is about to store.
+            if self.kept.holds(key) && started.elapsed() < self.policy.patience() && !self.database_is_away() {
+                tokio::time::sleep(BUSY_PAUSE).await;
+                continue;
             }
             let asked = Instant::now();
             match self.store.claim(key, Wish { call, trigger, seen }, lease, self.clock.now()).await? {

@@ -47,7 +47,7 @@ impl Refresher {
     /// Sees to what is due while the database is away, until told to stop.
     pub async fn supply(self: Arc<Self>) {
         while self.stop.run_until_cancelled(tokio::time::sleep(self.policy.scan_interval)).await.is_some() {
-            if self.database_is_away.load(Ordering::Relaxed) {
+            if self.database_is_away() {
                 self.supply_due();
             }
         }
@@ -127,6 +127,11 @@ impl Refresher {
         let secret = account.secret.as_ref().ok_or(RefreshError::UnknownAccount)?;
         let opened = self.store.open_secret(&key.appid, secret).map_err(|_| RefreshError::SecretUnreadable)?;
         Ok(call::Asking::Mint(opened))
+    }
+
+    /// Whether the database was away when it was last asked for due tokens.
+    pub(super) fn database_is_away(&self) -> bool {
+        self.database_is_away.load(Ordering::Relaxed)
     }
 
     /// Notes whether the database is there. Says whether that is news.

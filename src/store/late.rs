@@ -72,7 +72,9 @@ impl Store {
         if row.is_leased(now) {
             return Ok(Late::Busy);
         }
-        if history::exists(&mut tx, &made.id).await? {
+        // Several instances may store again what a restored copy has lost.
+        let known = made.trigger == Trigger::Recovery && row.has_value(call);
+        if known || history::exists(&mut tx, &made.id).await? {
             return Ok(Late::Stored(Box::new(row.into_token(&self.sealer)?)));
         }
         let (present, claim) = self.claim_late(&mut tx, row, made, call).await?;

@@ -11,6 +11,7 @@ use crate::domain::budget::{Limits, Spent};
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
 use crate::domain::schedule::Life;
 use crate::domain::secret::TokenValue;
+use crate::domain::settlement::{CallResult, EndedCall};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Record, Token, TokenKey, Value};
 use crate::seal::{Place, Sealer};
@@ -87,6 +88,11 @@ impl TokenRow {
     /// Whether somebody's call is under way.
     pub(super) fn is_leased(&self, now: Timestamp) -> bool {
         self.leased_by.is_some() && now.as_millis() < self.leased_until
+    }
+
+    /// Whether the value is the one that this call brought.
+    pub(super) fn has_value(&self, call: &EndedCall) -> bool {
+        matches!(&call.result, CallResult::Value { fingerprint, .. } if self.fingerprint.as_ref() == Some(fingerprint))
     }
 
     /// The history row of an earlier claim that nobody settled, if there is one.
