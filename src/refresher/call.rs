@@ -142,6 +142,7 @@ impl Refresher {
             Asking::Ticket(token) => self.fetch_ticket(claim, token).await.map(Some),
         };
         let ended_at = self.clock.now();
+        self.reach.note(&result);
         match result {
             Ok(answer) => (EndedCall { sent_at, ended_at, result: self.taken(answer) }, None),
             Err(error) => {

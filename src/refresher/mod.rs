@@ -62,6 +62,9 @@
 //! **Tickets** are fetched with an access token. A ticket row without one is put back without a call and woken by the settle that brings
 //! the token. A ticket call that finds its access token refused has it repaired, once; the ticket's own backoff then fetches it again.
 //!
+//! **Cut off from WeChat**, an instance would win claims and fail them faster than its peers succeed. After three calls in a row for which no
+//! connection came about it claims one token a scan, and only one that no peer has taken for three scans, until WeChat answers again.
+//!
 //! **Bounds.** At most one call is in flight per token, at most `concurrency` in all. Tokens whose last call failed may use half of that, and
 //! together with new tokens and whatever callers ask for three quarters: a quarter is for the scheduled refreshes of tokens that did well
 //! so far, however many others hang. Tokens that did well and begin to hang all together each do so once on those seats; a crowd of `n` delays
@@ -73,6 +76,7 @@ mod error;
 mod flight;
 mod kept;
 mod obtain;
+mod reach;
 mod repair;
 mod retention;
 mod schedule;
@@ -93,6 +97,7 @@ pub use call::CallReport;
 pub use error::{LastFailure, RefreshError};
 use flight::Flights;
 use kept::KeptCalls;
+use reach::Reach;
 pub use repair::{Report, Verdict};
 use seats::Seats;
 use supply::UnderWay;
@@ -150,6 +155,7 @@ pub struct Refresher {
     clock: Clock,
     policy: Policy,
     seats: Seats,
+    reach: Reach,
     first_uses: Flights<TokenKey, Token>,
     refreshes: Flights<obtain::Order, Refreshed>,
     repairs: Flights<TokenKey, Verdict>,
@@ -179,6 +185,7 @@ impl Refresher {
             wechat,
             live,
             clock,
+            reach: Reach::default(),
             seats: Seats::new(policy.concurrency, Arc::clone(&due)),
             policy,
             first_uses: Flights::default(),

@@ -11,6 +11,9 @@ use crate::domain::token::{Claim, Standing, TokenKey};
 use crate::fail_point;
 use crate::store::StoreError;
 
+/// How long an instance that does not reach WeChat leaves a due token to its peers, in scans.
+const SCANS_LEFT_TO_PEERS: u32 = 3;
+
 impl Refresher {
     /// Looks for due tokens until told to stop. A database that is away is reported once when it goes and once when it is back.
     pub async fn run(self: Arc<Self>) {
@@ -45,18 +48,22 @@ impl Refresher {
         }
     }
 
-    /// Claims what is due, as far as there are seats for calls, and starts the calls. Returns how many.
+    /// Claims what is due, as far as there are seats for calls, and starts the calls. Returns how many there were, and none while WeChat is out
+    /// of reach: then one claim a scan is enough, of a token that no peer has taken for a while.
     pub async fn run_once(self: &Arc<Self>) -> Result<usize, StoreError> {
+        let is_lost = self.reach.is_lost();
         let mut claimed = 0;
         for standing in [Standing::Proven, Standing::New, Standing::Failing] {
             let share = Share::of_scheduled(standing);
-            let claims = self.claim(standing, self.seats.free(share)).await?;
+            let free = self.seats.free(share);
+            let room = if is_lost { free.min(1 - claimed) } else { free };
+            let claims = self.claim(standing, room).await?;
             claimed += claims.len();
             for claim in claims {
                 self.start(claim, self.seats.take(share));
             }
         }
-        Ok(claimed)
+        Ok(if is_lost { 0 } else { claimed })
     }
 
     async fn claim(&self, standing: Standing, room: usize) -> Result<Vec<Claim>, StoreError> {
@@ -64,9 +71,12 @@ impl Refresher {
         if limit == 0 {
             return Ok(Vec::new());
         }
+        let now = self.clock.now();
+        let due_by =
+            if self.reach.is_lost() { now.minus(self.policy.scan_interval * SCANS_LEFT_TO_PEERS) } else { now };
         // A row whose last call is kept here is due because it does not know of that call; a claim would fence it off.
         let is_kept = |key: &TokenKey| self.kept.holds(key);
-        self.store.claim_due(standing, limit, self.policy.lease(), self.clock.now(), &is_kept).await
+        self.store.claim_due(standing, limit, due_by, self.policy.lease(), now, &is_kept).await
     }
 
     /// Carries a claim out in a task of its own. Without a seat, because a caller was quicker, it waits for one.

@@ -70,22 +70,25 @@ impl Seen {
 }
 
 impl Store {
-    /// Claims up to `limit` due tokens of this standing, but none that `is_excepted`. A token whose budget is spent is put off instead.
+    /// Claims up to `limit` tokens of this standing that were due by `due_by`, but none that `is_excepted`. A token whose budget is spent is put
+    /// off instead.
     pub async fn claim_due(
         &self,
         standing: Standing,
         limit: u32,
+        due_by: Timestamp,
         lease: Duration,
         now: Timestamp,
         is_excepted: &(dyn Fn(&TokenKey) -> bool + Sync),
     ) -> Result<Vec<Claim>, StoreError> {
-        retrying!(self.try_claim_due(standing, limit, lease, now, is_excepted))
+        retrying!(self.try_claim_due(standing, limit, due_by, lease, now, is_excepted))
     }
 
     async fn try_claim_due(
         &self,
         standing: Standing,
         limit: u32,
+        due_by: Timestamp,
         lease: Duration,
         now: Timestamp,
         is_excepted: &(dyn Fn(&TokenKey) -> bool + Sync),
@@ -97,7 +100,7 @@ impl Store {
             Standing::Failing => ((1, u32::MAX), (i64::MIN, i64::MAX)),
         };
         let mut tx = self.db.begin().await?;
-        let rows: Vec<TokenRow> = tx.fetch_all(DUE_SCAN, bind![now, now, fewest, most, from, to, limit]).await?;
+        let rows: Vec<TokenRow> = tx.fetch_all(DUE_SCAN, bind![due_by, now, fewest, most, from, to, limit]).await?;
         let mut claims = Vec::with_capacity(rows.len());
         for row in rows {
             // Asked only now: the wait for the database may have been long.

@@ -152,3 +152,49 @@ async fn a_revoked_key_is_refused_everywhere_within_five_seconds() {
         .await;
     }
 }
+
+/// How the calls for each account ended, oldest first.
+async fn outcomes(admin: &Api, appids: &[String]) -> Vec<Vec<String>> {
+    let mut outcomes = Vec::new();
+    for appid in appids {
+        let rows = history(admin, appid).await;
+        outcomes.push(rows.iter().map(|row| row["outcome"].as_str().expect("a word").to_owned()).collect());
+    }
+    outcomes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_cut_off_from_wechat_leaves_the_tokens_to_its_peer() {
+    let db = TestDatabase::create(Kind::Postgres).await;
+    let sandbox = TestSandbox::start().await;
+    let good = Server::builder().database(&db).wechat(sandbox.url()).start().await;
+    let appids: Vec<_> = (0..60).map(|number| format!("wx{number:03}")).collect();
+    for appid in &appids {
+        sandbox.account(appid, &json!({ "lifetime_seconds": 28, "overlap_seconds": 10 }));
+        register(&good.admin(), appid, "stable", json!([ACCESS_TOKEN])).await;
+    }
+    for appid in &appids {
+        value(&good.admin(), appid, ACCESS_TOKEN).await;
+    }
+    // Its WeChat is a port where nobody listens.
+    let cut_off = Server::builder().database(&db).start().await;
+    eventually(Duration::from_secs(120), "two refreshes of every token", async || {
+        appids.iter().all(|appid| sandbox.witness(appid, ACCESS_TOKEN).mints > 2).then_some(())
+    })
+    .await;
+    for appid in &appids {
+        let minted: Vec<_> = sandbox.calls(appid).iter().filter(|call| call.minted).map(|call| call.at_ms).collect();
+        let in_time = minted.windows(2).all(|pair| pair[1] - pair[0] < 28_000);
+        assert!(in_time, "{appid} came to its end: {minted:?}, {:?}", history(&good.admin(), appid).await);
+    }
+    let outcomes = outcomes(&good.admin(), &appids).await;
+    let failed = outcomes.iter().flatten().filter(|outcome| *outcome == "failure").count();
+    assert!((3..120).contains(&failed), "{failed} calls found no connection");
+    for (appid, outcomes) in appids.iter().zip(&outcomes) {
+        assert!(
+            !outcomes.windows(3).any(|three| three.iter().all(|outcome| outcome == "failure")),
+            "{appid}: {outcomes:?}"
+        );
+    }
+    assert!(cut_off.output().contains("WeChat is out of reach"), "{}", cut_off.output());
+}

@@ -77,7 +77,7 @@ on_every_database! {
             rivals.spawn(async move {
                 let mut won: Vec<TokenKey> = Vec::new();
                 loop {
-                    let claims = store.claim_due(Standing::New, 7, LEASE, noon(), &|_| false).await.expect("the scan runs");
+                    let claims = store.claim_due(Standing::New, 7, noon(), LEASE, noon(), &|_| false).await.expect("the scan runs");
                     if claims.is_empty() {
                         break won;
                     }

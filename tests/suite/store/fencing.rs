@@ -114,7 +114,7 @@ on_every_database! {
                 for call in calls {
                     // A lease that is over at once: every claim after it makes this one late.
                     let lease = std::time::Duration::ZERO;
-                    let claims = store.claim_due(Standing::Proven, 1, lease, after(100_000), &|_| false).await.expect("the scan runs");
+                    let claims = store.claim_due(Standing::Proven, 1, after(100_000), lease, after(100_000), &|_| false).await.expect("the scan runs");
                     for claim in claims {
                         claimed += 1;
                         store.settle(&claim, &call, Terms { ahead: lease, lease, roll: 0.0 }, call.ended_at).await.expect("the settle runs");

@@ -84,7 +84,7 @@ impl Home {
     }
 
     pub(super) async fn due(&self, standing: Standing, limit: u32, now: Timestamp) -> Vec<Claim> {
-        self.store.claim_due(standing, limit, LEASE, now, &|_| false).await.expect("the scan runs")
+        self.store.claim_due(standing, limit, now, LEASE, now, &|_| false).await.expect("the scan runs")
     }
 
     /// The same, whatever their standing.
