@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::copy::{Progress, Tally, copy};
 use crate::store::db::{Db, Dialect, sqlite_path};
 use crate::store::master_key::verify;
-use crate::store::migrate::bring_up_to_date;
+use crate::store::migrate::{Schema, bring_up_to_date, latest};
 use crate::store::proof::{Opened, open_everything};
 
 /// A deployment that was moved.
@@ -54,7 +54,10 @@ pub async fn move_up(settings: &Settings, progress: &mut impl FnMut(Progress)) -
     // This takes the lock of the file: nobody serves it until we are done.
     let source = Db::open(url).await?;
     let sealer = proven_seal(settings, &source, &from).await?;
-    bring_up_to_date(&source).await?;
+    if let Schema::Newer { found } = bring_up_to_date(&source).await? {
+        // What the later steps added would not be copied.
+        return Err(StoreError::NewerSchema { found, known: latest() }.into());
+    }
     open_everything(&source, &sealer).await?;
     let place = redacted(to);
     let copied = copy_into(&source, to, &sealer, progress).await;

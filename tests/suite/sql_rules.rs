@@ -136,6 +136,8 @@ fn statements_name_their_columns() {
     let mut inserts = 0;
     for path in sources(&root().join("src/store")) {
         let source = fs::read_to_string(&path).expect("a source can be read");
+        // A macro puts the name in.
+        let source = source.replace("\", $table, \"", "table");
         inserts += source.matches("INSERT INTO ").count();
         assert_eq!(nameless(&source), Vec::<&str>::new(), "{}", path.display());
     }
