@@ -11,7 +11,7 @@ use super::token::TokenRow;
 use super::{Store, StoreError, retrying};
 use crate::domain::account::{Mode, TokenType};
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
-use crate::domain::settlement::{EndedCall, settle};
+use crate::domain::settlement::{CallResult, EndedCall, settle};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 
@@ -78,7 +78,7 @@ impl Store {
             return Ok(Late::Stored(Box::new(row.into_token(&self.sealer)?)));
         }
         let (present, claim) = self.claim_late(&mut tx, row, made, call).await?;
-        let token = if present.kept && present.record.last_call_at < call.ended_at {
+        let token = if present.kept && is_news(&present, call) {
             let settlement = settle(&present, &claim, call, terms.ahead, terms.roll);
             self.append_late(&mut tx, made, &claim, call, settlement.outcome, &settlement.token).await?;
             if settlement.outcome == Outcome::Success && made.key.token_type == TokenType::AccessToken {
@@ -135,5 +135,15 @@ impl Store {
     ) -> Result<(), StoreError> {
         let row = self.history_row(claim, call, outcome, after);
         history::append(tx, &Refresh { id: made.id.clone(), ..row }).await
+    }
+}
+
+/// Whether the row knows nothing later: no later value if this call brought one, which another instance's later failure does not make
+/// worthless, and no later call if it brought none.
+fn is_news(present: &Token, call: &EndedCall) -> bool {
+    match (&call.result, &present.value) {
+        (CallResult::Value { .. }, Some(value)) => value.life.since < call.sent_at,
+        (CallResult::Value { .. }, None) => true,
+        _ => present.record.last_call_at < call.ended_at,
     }
 }

@@ -66,6 +66,19 @@ on_every_database! {
         assert_eq!(found, expected);
     }
 
+    async fn a_good_answer_outlives_a_later_failure_of_another_instance(database: TestDatabase) {
+        let home = Home::new(database).await;
+        home.register("wx1", &[ACCESS], noon()).await;
+        let token = key("wx1", ACCESS);
+        home.give(&token, "value-1", noon()).await;
+        let failing = home.claim(&token, CallKind::Mint, after(150)).await;
+        home.settle(&failing, &failed(-1, "busy", after(150))).await.expect("the claim holds");
+        let stored = store(&home, &made(&token, after(100)), &home.brought("value-2", TWO_HOURS, after(100))).await;
+        assert_eq!(stored.value.map(|value| value.text.expose().to_owned()), Some("value-2".to_owned()));
+        assert_eq!((stored.version, stored.record.failures), (2, 0));
+        assert!(outcomes(&home).await.contains(&(3, Outcome::Success)));
+    }
+
     async fn a_call_under_way_is_not_fenced_off(database: TestDatabase) {
         let home = Home::new(database).await;
         home.register("wx1", &[ACCESS], noon()).await;
