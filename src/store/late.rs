@@ -78,7 +78,7 @@ impl Store {
             return Ok(Late::Stored(Box::new(row.into_token(&self.sealer)?)));
         }
         let (present, claim) = self.claim_late(&mut tx, row, made, call).await?;
-        let token = if present.kept && is_news(&present, call) {
+        let token = if present.kept && is_news(&present, call, now) {
             let settlement = settle(&present, &claim, call, terms.ahead, terms.roll);
             self.append_late(&mut tx, made, &claim, call, settlement.outcome, &settlement.token).await?;
             if settlement.outcome == Outcome::Success && made.key.token_type == TokenType::AccessToken {
@@ -138,12 +138,12 @@ impl Store {
     }
 }
 
-/// Whether the row knows nothing later: no later value if this call brought one, which another instance's later failure does not make
-/// worthless, and no later call if it brought none.
-fn is_news(present: &Token, call: &EndedCall) -> bool {
+/// Whether the row knows nothing better. A value is news unless the row has a later one: that another instance's call has failed since does not
+/// make it worthless. A failure is news only while the row is due: when it is not, somebody's later plan or backoff stands.
+fn is_news(present: &Token, call: &EndedCall, now: Timestamp) -> bool {
     match (&call.result, &present.value) {
         (CallResult::Value { .. }, Some(value)) => value.life.since < call.sent_at,
         (CallResult::Value { .. }, None) => true,
-        _ => present.record.last_call_at < call.ended_at,
+        _ => present.record.last_call_at < call.ended_at && present.refresh_at <= now,
     }
 }

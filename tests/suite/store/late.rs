@@ -79,6 +79,21 @@ on_every_database! {
         assert!(outcomes(&home).await.contains(&(3, Outcome::Success)));
     }
 
+    async fn a_failure_does_not_end_a_backoff(database: TestDatabase) {
+        let home = Home::new(database).await;
+        home.register("wx1", &[ACCESS], noon()).await;
+        let token = key("wx1", ACCESS);
+        let failing = home.claim(&token, CallKind::Mint, after(100)).await;
+        home.settle(&failing, &failed(40_125, "invalid appsecret", after(100))).await.expect("the claim holds");
+        let backing_off = home.token(&token).await;
+        let call = failed(40_125, "invalid appsecret", after(120));
+        let late = home.store.settle_unclaimed(&made(&token, after(120)), &call, TERMS, after(130)).await;
+        assert!(matches!(late, Ok(Late::Stored(_))), "{late:?}");
+        let row = home.token(&token).await;
+        assert_eq!((row.refresh_at, row.record.failures), (backing_off.refresh_at, 1));
+        assert!(outcomes(&home).await.contains(&(2, Outcome::Superseded)));
+    }
+
     async fn a_call_under_way_is_not_fenced_off(database: TestDatabase) {
         let home = Home::new(database).await;
         home.register("wx1", &[ACCESS], noon()).await;
