@@ -31,7 +31,7 @@ use scene::{Played, Scene};
 use tokio::runtime::Handle;
 
 /// So many runs at once keep two cores busy without keeping anybody waiting.
-const RUNS_AT_ONCE: usize = 10;
+const RUNS_AT_ONCE: usize = 8;
 /// With fewer seeds a fault may never strike by chance.
 const SEEDS_FOR_EVERY_FAULT: u64 = 100;
 const PACE: Duration = Duration::from_millis(250);

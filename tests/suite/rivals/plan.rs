@@ -87,7 +87,8 @@ pub(super) enum What {
 /// What may not suffer two faults at once.
 #[derive(Debug, PartialEq, Eq)]
 enum Lane {
-    Instance(usize),
+    Process(usize),
+    Database(usize),
     Wechat(usize),
     Account(usize),
     Free,
@@ -127,9 +128,8 @@ impl What {
 
     fn lane(&self) -> Lane {
         match self {
-            Self::Kill(instance) | Self::Stop(instance) | Self::Terminate(instance) | Self::Database(instance, _) => {
-                Lane::Instance(*instance)
-            }
+            Self::Kill(instance) | Self::Stop(instance) | Self::Terminate(instance) => Lane::Process(*instance),
+            Self::Database(instance, _) => Lane::Database(*instance),
             Self::Wechat(instance, _) => Lane::Wechat(*instance),
             Self::Answers(account, _) | Self::ForeignMint(account) | Self::Withdraw(account) => Lane::Account(*account),
             Self::Refresh(..) | Self::Edit(..) | Self::Clock(..) => Lane::Free,

@@ -1,5 +1,6 @@
 //! What a run leaves behind, from which alone its checks decide.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use sqlx::{Connection, MySqlConnection, PgConnection};
@@ -21,6 +22,8 @@ pub(super) struct Record {
     pub(super) troubles: Vec<Trouble>,
     /// When an admin edited which account.
     pub(super) edits: Vec<(i64, String)>,
+    /// The fingerprint of each value that a reader was given, by which the history names it.
+    pub(super) fingerprints: BTreeMap<String, String>,
     /// What every process printed.
     pub(super) output: String,
     /// What must not be printed, and what it is.
@@ -83,18 +86,28 @@ pub(super) struct Row {
     pub(super) started_at: i64,
     pub(super) duration_ms: Option<i64>,
     pub(super) version: i64,
+    pub(super) fingerprint: Option<String>,
 }
 
 impl Row {
     /// Every row, in the order of the generations.
     pub(super) async fn all(database: &TestDatabase) -> Result<Vec<Self>, sqlx::Error> {
         let sql = "SELECT appid, token_type, generation, call_kind, trigger_name, outcome, errcode, started_at, \
-                   duration_ms, version FROM wx_refresh_history ORDER BY appid, token_type, generation";
+                   duration_ms, version, fingerprint FROM wx_refresh_history ORDER BY appid, token_type, generation";
         if database.kind() == Kind::Postgres {
             sqlx::query_as(sql).fetch_all(&mut PgConnection::connect(database.url()).await?).await
         } else {
             sqlx::query_as(sql).fetch_all(&mut MySqlConnection::connect(database.url()).await?).await
         }
+    }
+}
+
+/// Asks the database something that costs nothing, on a connection of its own.
+pub(super) async fn ask(database: &TestDatabase) -> Result<(), sqlx::Error> {
+    if database.kind() == Kind::Postgres {
+        PgConnection::connect(database.url()).await?.ping().await
+    } else {
+        MySqlConnection::connect(database.url()).await?.ping().await
     }
 }
 
@@ -119,16 +132,18 @@ pub(super) enum Of {
     Wechat(usize),
     /// What WeChat answers for the account.
     Account(String),
+    /// Nobody runs as fast as promised: the machine has more to do than it can.
+    Machine,
 }
 
 impl Of {
-    /// The instance in trouble, if it is one.
+    /// The instance in trouble, if it is a single one.
     pub(super) fn instance(&self) -> Option<usize> {
         match self {
             Self::Down(instance) | Self::Frozen(instance) | Self::Database(instance) | Self::Wechat(instance) => {
                 Some(*instance)
             }
-            Self::Account(_) => None,
+            Self::Account(_) | Self::Machine => None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! I6, I8 and I9.
 
-use super::super::record::Record;
+use std::collections::BTreeSet;
+
+use super::super::record::{Of, Record};
 
 /// I6: no secret and no token in anything that a process printed.
 pub(super) fn secrets_in_the_output(record: &Record) -> Vec<String> {
@@ -14,7 +16,8 @@ pub(super) fn stale_at_the_end(record: &Record) -> Vec<String> {
 }
 
 /// I9: an account that needs a human is called once, and again after each edit: the first pause is a minute, longer than a short run; of a
-/// longer one each doubled pause may bring one call. A call without an answer tells nothing, so it may be made again.
+/// longer one each doubled pause may bring one call. A call without an answer tells nothing, so it may be made again. Instances that cannot reach
+/// the database go by themselves.
 pub(super) fn hammering(record: &Record) -> Vec<String> {
     let (first, last) = match (record.calls.first(), record.calls.last()) {
         (Some(first), Some(last)) => (first.at_ms, last.at_ms),
@@ -23,6 +26,15 @@ pub(super) fn hammering(record: &Record) -> Vec<String> {
     let minutes = (last - first) / 60_000;
     // 1 + 2 + 4 + … minutes lie between the calls.
     let pauses = usize::try_from((minutes + 1).ilog2()).unwrap_or(0);
+    let away: BTreeSet<_> = record
+        .troubles
+        .iter()
+        .filter_map(|trouble| match trouble.of {
+            Of::Database(instance) => Some(Some(instance)),
+            Of::Machine => Some(None),
+            _ => None,
+        })
+        .collect();
     let broken = record.accounts.iter().filter(|account| !account.secret_is_right);
     broken
         .filter_map(|account| {
@@ -30,7 +42,7 @@ pub(super) fn hammering(record: &Record) -> Vec<String> {
             let rows = record.rows.iter().filter(|row| row.appid == account.appid);
             let unanswered = rows.filter(|row| row.errcode.is_none()).count();
             let calls = record.calls.iter().filter(|call| call.appid.as_ref() == Some(&account.appid)).count();
-            let allowed = (1 + edits) * (1 + pauses) + unanswered;
+            let allowed = (1 + edits) * (1 + pauses) * (1 + away.len()) + unanswered;
             (calls > allowed).then(|| format!("{calls} calls for {}, where {allowed} were due", account.appid))
         })
         .collect()

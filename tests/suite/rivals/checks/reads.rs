@@ -7,12 +7,12 @@ use super::deaths::{Cause, deaths, tail};
 
 /// Two clocks and the way between them.
 const CLOCK_TOLERANCE: i64 = 500;
-/// The promise is that an instance knows within 2 s what another has stored; the machine that runs hundreds of processes has a second.
+/// The promise is that an instance knows within 2 s what another has stored; a machine that runs dozens of instances has a second more.
 const STALENESS: i64 = 3_000;
 /// A token that a lost answer or a late call of ours has ended. With calls of 8 s the promise is 30 s, of which calls, leases and
 /// detection shrink with the deadline to a tenth, which is 3 s; the backoff after three failures, up to 8 s, does not shrink.
 const DETECTION: i64 = 11_000;
-/// A read from memory. It takes less than a millisecond; the rest is for a machine that runs hundreds of processes.
+/// A read from memory. It takes less than a millisecond; the rest is for a machine that runs dozens of instances.
 const FROM_MEMORY: i64 = 1_000;
 /// While a value in doubt is replaced, readers wait for the new one for at most 1.1 s.
 const WITHHELD: i64 = 1_100;
@@ -63,7 +63,8 @@ pub(super) fn what_one_knows_all_know_soon(record: &Record) -> Vec<String> {
         for ((version, knower), since) in newer.filter(|(_, since)| **since + STALENESS < read.sent) {
             let troubles = record.troubles.iter().filter(|trouble| {
                 let instance = trouble.of.instance();
-                !matches!(trouble.of, Of::Wechat(_)) && (instance == Some(read.instance) || instance == Some(*knower))
+                let theirs = instance == Some(read.instance) || instance == Some(*knower);
+                trouble.of == Of::Machine || (theirs && !matches!(trouble.of, Of::Wechat(_)))
             });
             if longest_calm(troubles, *since, read.sent) > STALENESS {
                 found.push(format!("instance {knower} served version {version} at {since}, and later: {}", told(read)));
@@ -121,10 +122,10 @@ pub(super) fn slow_or_failed_with_a_live_token(record: &Record) -> Vec<String> {
     found
 }
 
-/// Whether the instance ran all the time.
+/// Whether the instance ran all the time, as fast as it can.
 fn runs(record: &Record, read: &Read) -> bool {
     record.troubles.iter().all(|trouble| {
-        let is_off = trouble.of == Of::Down(read.instance) || trouble.of == Of::Frozen(read.instance);
+        let is_off = [Of::Down(read.instance), Of::Frozen(read.instance), Of::Machine].contains(&trouble.of);
         !is_off || trouble.until < read.sent || read.received < trouble.from
     })
 }

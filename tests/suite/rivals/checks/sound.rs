@@ -22,6 +22,7 @@ pub(super) fn record() -> Record {
         calls: vec![mint("value-01", 10, CallKind::Token), mint("value-02", 5_010, CallKind::Token)],
         rows: vec![success(1, 0), success(2, 5_000)],
         reads: vec![read(0, 1_000, 1), read(1, 1_000, 1), read(0, 5_500, 2), read(1, 6_000, 1), read(1, 7_000, 2)],
+        fingerprints: [1, 2].map(|version| (value(version), format!("print of {version}"))).into(),
         secrets: vec![("a secret".to_owned(), "a secret")],
         output: "nothing of interest".to_owned(),
         ..Record::default()
@@ -66,12 +67,12 @@ pub(super) fn success(version: i64, started_at: i64) -> Row {
         started_at,
         duration_ms: Some(20),
         version,
+        fingerprint: Some(format!("print of {version}")),
     }
 }
 
 pub(super) fn read(instance: usize, sent: i64, version: i64) -> Read {
-    let value = format!("the text of value-0{version}");
-    let given = Given { value, version, expires_at: version * 5_000 + 1_000, accepted: true };
+    let given = Given { value: value(version), version, expires_at: version * 5_000 + 1_000, accepted: true };
     Read {
         instance,
         start: 1,
@@ -82,6 +83,10 @@ pub(super) fn read(instance: usize, sent: i64, version: i64) -> Read {
         status: 200,
         given: Some(given),
     }
+}
+
+fn value(version: i64) -> String {
+    format!("the text of value-0{version}")
 }
 
 #[test]
