@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
+use wxtoken::wechat::sandbox::Line;
 
 use super::{ACCESS_TOKEN, RECOVERY, SHARED_WITHIN, Scene, tell};
 use crate::support::database::Kind;
@@ -25,6 +26,47 @@ async fn instances_follow_a_database_that_went_back_on_postgres() {
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_follow_a_database_that_went_back_on_mysql() {
     restored(Kind::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_the_copy_has_lost_is_served_on_and_stored_again_on_postgres() {
+    remembered(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_the_copy_has_lost_is_served_on_and_stored_again_on_mysql() {
+    remembered(Kind::Mysql).await;
+}
+
+/// In plain mode the value of the copy is dead although its life is not over.
+async fn remembered(kind: Kind) {
+    let database = OwnServer::start(kind).await;
+    let scene = Scene::set(&database.url(), 2).await;
+    scene.register("wxplain", "plain", &json!({ "lifetime_seconds": 600, "overlap_seconds": 5 })).await;
+    database.stop().await;
+    let copy = database.copy();
+    database.start_again().await;
+    let before = scene.newest("wxplain", Line::Plain);
+    eventually(RECOVERY, "a refresh that the copy does not know", async || {
+        (scene.admin().refresh("wxplain", ACCESS_TOKEN, false).await.status == 200).then_some(())
+    })
+    .await;
+    let younger = scene.newest("wxplain", Line::Plain);
+    for server in &scene.servers {
+        eventually(SHARED_WITHIN, "both instances to serve the younger value", async || {
+            (server.admin().token("wxplain", ACCESS_TOKEN).await.body["value"] == *younger).then_some(())
+        })
+        .await;
+    }
+    let readers = scene.read(&["wxplain"]);
+    eventually(RECOVERY, "the value of the copy to be dead", async || (!scene.sandbox.accepts(&before)).then_some(()))
+        .await;
+    database.stop().await;
+    database.restore(&copy);
+    database.start_again().await;
+    scene.stored_the_newest("wxplain", Line::Plain).await;
+    readers.finish().await.assert_all_served();
+    assert_eq!(scene.newest("wxplain", Line::Plain), younger, "nothing was minted for it");
 }
 
 async fn restored(kind: Kind) {

@@ -131,4 +131,18 @@ on_every_database! {
         found.sort_by_key(|(generation, _)| *generation);
         assert_eq!(found, [(1, Outcome::Success), (2, Outcome::Superseded)]);
     }
+
+    async fn what_a_restored_copy_has_lost_is_stored_again_by_the_first_instance_that_remembers_it(database: TestDatabase) {
+        let home = Home::new(database).await;
+        home.register("wx1", &[ACCESS], noon()).await;
+        let token = key("wx1", ACCESS);
+        home.give(&token, "value-of-the-copy", noon()).await;
+        let rival = home.rival("two").await;
+        let call = home.brought("younger-value", TWO_HOURS, after(100));
+        let again = || UnclaimedCall::new(token.clone(), CallKind::Mint, Trigger::Recovery, after(100));
+        let stored = store(&home, &again(), &call).await;
+        let late = rival.settle_unclaimed(&again(), &call, TERMS, after(5_001)).await;
+        assert!(matches!(&late, Ok(Late::Stored(token)) if **token == stored), "{late:?}");
+        assert_eq!(outcomes(&home).await, [(2, Outcome::Success), (1, Outcome::Success)]);
+    }
 }
