@@ -355,7 +355,9 @@ main() {
     # Those that hold the program to fractions of a second have the machine to themselves.
     run_tests tests -- --skip promises::fairness --skip promises::instances --skip promises::steadiness --skip rivals::short \
       --skip outages::
-    run_tests "timed tests" --test suite -- promises::fairness promises::instances promises::steadiness
+    run_tests "timed tests" --test suite -- promises::instances promises::steadiness
+    # A thousand accounts are work enough for a small machine.
+    run_tests "fairness" --test suite -- promises::fairness --test-threads 1
     run_tests "rivals" --test suite -- rivals::short
     run_tests "outages" --test suite -- outages::
   fi
