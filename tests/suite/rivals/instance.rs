@@ -16,6 +16,8 @@ const CALL_TIMEOUT: &str = "800ms";
 pub(super) const CALL_MILLIS: i64 = 800;
 /// How long a claim is good for, in milliseconds.
 pub(super) const LEASE_MILLIS: i64 = CALL_MILLIS * 5 / 2;
+/// How long a process goes by the clock that it has read.
+pub(super) const CLOCK_DELAY: Duration = Duration::from_millis(1_100);
 /// The drain limit of 15 s, and what the machine adds.
 const EXIT_BOUND: Duration = Duration::from_secs(20);
 
@@ -35,7 +37,7 @@ pub(super) struct Instance {
 
 #[derive(Default)]
 struct Running {
-    server: Option<Arc<Server>>,
+    server: Option<(Arc<Server>, Api)>,
     /// Counts the starts.
     start: u32,
     /// What the processes before this one printed.
@@ -59,7 +61,7 @@ impl Instance {
         instance
     }
 
-    /// Sets the wall clock of the host that this instance believes itself on.
+    /// Sets the wall clock of the host that this instance believes itself on; it takes [`CLOCK_DELAY`] to show.
     pub(super) fn set_clock(&self, hours_off: i32) {
         if let Some(clock) = &self.clock {
             std::fs::write(clock, format!("{hours_off:+}h\n")).expect("the clock's file can be written");
@@ -72,18 +74,20 @@ impl Instance {
             .env("DATABASE_URL", &self.database_url)
             .wechat(self.wechat_url.trim_end_matches('/'))
             .env("WXTOKEN_CALL_TIMEOUT", CALL_TIMEOUT)
-            .env("WXTOKEN_SCAN_INTERVAL", "200ms");
+            .env("WXTOKEN_SCAN_INTERVAL", "400ms");
         if let Some(clock) = &self.clock {
             server = server
                 .env(PRELOAD, &faketime())
                 .env("FAKETIME_TIMESTAMP_FILE", &clock.display().to_string())
-                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_CACHE_DURATION", "1")
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         let server = server.start().await;
         let mut running = self.running();
         running.start += 1;
-        running.server = Some(Arc::new(server));
+        // One client for all readers: its connections are used again and again.
+        let admin = server.admin();
+        running.server = Some((Arc::new(server), admin));
     }
 
     /// Ends the process without warning.
@@ -97,7 +101,7 @@ impl Instance {
     }
 
     async fn end(&self, how: impl FnOnce(&Server)) {
-        let Some(server) = self.running().server.take() else { return };
+        let Some((server, _)) = self.running().server.take() else { return };
         how(&server);
         server.wait_exit(EXIT_BOUND).await;
         self.running().printed.push_str(&server.output());
@@ -105,19 +109,19 @@ impl Instance {
 
     /// The process, if it runs.
     pub(super) fn server(&self) -> Option<Arc<Server>> {
-        self.running().server.clone()
+        self.running().server.as_ref().map(|(server, _)| Arc::clone(server))
     }
 
     /// An admin of the running process, and how many starts there were until now.
     pub(super) fn admin(&self) -> Option<(u32, Api)> {
         let running = self.running();
-        Some((running.start, running.server.as_ref()?.admin()))
+        Some((running.start, running.server.as_ref()?.1.clone()))
     }
 
     /// Everything that its processes printed.
     pub(super) fn output(&self) -> String {
         let running = self.running();
-        let last = running.server.as_ref().map(|server| server.output()).unwrap_or_default();
+        let last = running.server.as_ref().map(|(server, _)| server.output()).unwrap_or_default();
         running.printed.clone() + &last
     }
 

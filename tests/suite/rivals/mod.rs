@@ -31,10 +31,10 @@ use scene::{Played, Scene};
 use tokio::runtime::Handle;
 
 /// So many runs at once keep two cores busy without keeping anybody waiting.
-const RUNS_AT_ONCE: usize = 8;
+const RUNS_AT_ONCE: usize = 12;
 /// With fewer seeds a fault may never strike by chance.
 const SEEDS_FOR_EVERY_FAULT: u64 = 100;
-const PACE: Duration = Duration::from_millis(250);
+const PACE: Duration = Duration::from_millis(350);
 const LONG_PACE: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ const WARM_UP_BOUND: Duration = Duration::from_secs(20);
 /// others know within 2 s.
 pub(super) const FRESH_BOUND: Duration = Duration::from_secs(15);
 /// What happens after the last fault is watched for so long.
-const AFTERMATH: Duration = Duration::from_millis(2_500);
+const AFTERMATH: Duration = Duration::from_secs(2);
 const HISTORY_BOUND: Duration = Duration::from_secs(10);
 /// Between two looks at the machine.
 const WATCH: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use wxtoken::wechat::sandbox::Line;
 
-use super::instance::Instance;
+use super::instance::{CLOCK_DELAY, Instance};
 use super::plan::{Account, Event, What};
 use super::record::Of;
 use super::scene::{Scene, secret};
@@ -79,6 +79,7 @@ impl Scene {
             What::Edit(instance, account) => self.edit(*instance, &self.plan.accounts[*account]).await,
             What::Clock(instance, hours) => {
                 self.instances[*instance].set_clock(*hours);
+                tokio::time::sleep(CLOCK_DELAY).await;
                 // So that it logs something: its stamps tell at the end whether the clock has jumped.
                 self.call_through(*instance).await;
                 0
