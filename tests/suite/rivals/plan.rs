@@ -189,8 +189,20 @@ impl Plan {
             };
             plan.add(FAULTS[index], size.span, &mut dice);
         }
+        plan.add_news(size.span, &mut dice);
         plan.events.sort_by_key(|event| event.at);
         plan
+    }
+
+    /// New values of tokens that live long, so that an instance that stays behind is seen for as long as it does.
+    fn add_news(&mut self, span: Duration, dice: &mut StdRng) {
+        for account in
+            self.numbers_of(|account| account.mode == "plain" && account.lifetime > 300 && account.secret_is_right)
+        {
+            let what = What::Refresh(dice.random_range(0..self.instances), account);
+            let at = span.mul_f64(dice.random_range(0.0..0.5));
+            self.events.push(Event { at, lasting: Duration::ZERO, what });
+        }
     }
 
     /// Adds a fault of this name at a time when nothing else has its target.
