@@ -81,6 +81,9 @@ async fn crowd(kind: Kind) {
         places.push(Arc::new(Place { server: tokio::sync::Mutex::new(server), alive, api }));
     }
     furnish(&places[0], &sandbox, &appids).await;
+    for place in &places {
+        knows_everything(place).await;
+    }
     let (found, stop) = (Arc::new(Found::default()), CancellationToken::new());
     let readers: Vec<_> = places
         .iter()
@@ -150,6 +153,16 @@ async fn furnish(place: &Place, sandbox: &TestSandbox, appids: &[String]) {
     }
     eventually(Duration::from_secs(60), "every token to be fetched", async || {
         (sandbox.sandbox.witnesses().iter().filter(|witness| witness.mints > 0).count() == appids.len()).then_some(())
+    })
+    .await;
+}
+
+/// Waits until an instance has heard of every account: what was registered a moment ago at another it need not know.
+async fn knows_everything(place: &Place) {
+    let server = place.server.lock().await;
+    eventually(Duration::from_secs(20), "an instance to know every account", async || {
+        let verbose = server.admin().get("/readyz?verbose").await.text;
+        verbose.contains(&format!("accounts: {ACCOUNTS}\n")).then_some(())
     })
     .await;
 }
