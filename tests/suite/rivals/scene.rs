@@ -29,16 +29,18 @@ const WRONG_SECRET: &str = "c0ffee00c0ffee00c0ffee00c0ffee00";
 const WARM_UP_BOUND: Duration = Duration::from_secs(20);
 /// After the last fault: three failures in a row put the next attempt off by 8 s, a lease that was lost lasts 2 s, a call 0.8 s, and the
 /// others know within 2 s.
-pub(super) const FRESH_BOUND: Duration = Duration::from_secs(15);
+const FRESH_BOUND: Duration = Duration::from_secs(15);
+/// On a machine that is too busy for the bound.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// What happens after the last fault is watched for so long.
 const AFTERMATH: Duration = Duration::from_secs(2);
 const HISTORY_BOUND: Duration = Duration::from_secs(10);
 /// Between two looks at the machine.
 const WATCH: Duration = Duration::from_millis(100);
-/// A look that takes this many milliseconds longer than it should, with a connection to the database and a question.
-const SLUGGISH: i64 = 600;
-/// A connection that is dead is found out by a statement's deadline, and the view is polled twice a second.
-const RECONNECTING: i64 = 4_000;
+/// A look with its pause and with a connection to the database takes a third of this many milliseconds.
+const SLUGGISH: i64 = 350;
+/// Each connection that is dead is found out by the deadline of a statement of its own, one after the other.
+const RECONNECTING: i64 = 6_000;
 
 /// One run, set up.
 pub(super) struct Scene {
@@ -169,11 +171,17 @@ impl Scene {
 
     async fn until_fresh(&self) -> Vec<String> {
         let moment = self.now();
-        let fresh = async || self.not_fresh_since(moment).is_empty().then_some(());
-        match within(FRESH_BOUND, fresh).await {
-            Some(()) => Vec::new(),
-            None => self.not_fresh_since(moment),
-        }
+        let in_time = async || self.not_fresh_since(moment).is_empty() || self.is_overdue(moment);
+        within(LONGEST_WAIT, async || in_time().await.then_some(())).await;
+        self.not_fresh_since(moment)
+    }
+
+    /// Whether everything should have been fresh by now, if that began at `moment` or when the machine was last too busy.
+    fn is_overdue(&self, moment: i64) -> bool {
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = troubles.iter().filter(|trouble| trouble.of == Of::Machine).map(|trouble| trouble.until);
+        let began = busy.fold(moment, i64::max);
+        self.now() > began + i64::try_from(FRESH_BOUND.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Calls in flight end, and those that could not be settled while the database was away are settled. What a killed process left
