@@ -108,15 +108,12 @@ impl Refresher {
         {
             Won::Claim(claim) => self.carry_out(*claim).await?,
             Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
-            Won::Token(token) if token.record.failures > 0 => {
-                return Err(RefreshError::BackingOff(LastFailure::of(&token)));
-            }
-            Won::Token(_) => return Err(RefreshError::StillBusy),
+            Won::Token(token) => return Err(without_value(&token)),
         };
         match refreshed.call.error {
             Some(error) => Err(RefreshError::Call(error)),
             None if refreshed.token.valid(self.clock.now()).is_some() => Ok(refreshed.token),
-            None => Err(RefreshError::BackingOff(LastFailure::of(&refreshed.token))),
+            None => Err(without_value(&refreshed.token)),
         }
     }
 
@@ -239,6 +236,11 @@ pub(super) enum Won {
 /// Waits for `work`, but not for long; a reader for whom there is a valid token is not failed because a better one could not be had.
 async fn briefly(work: impl Future<Output = Result<(), RefreshError>>) {
     let _ = tokio::time::timeout(LONGEST_WAIT_FOR_BETTER, work).await;
+}
+
+/// Why there is no valid value after a call: it failed, or what it brought is over already.
+fn without_value(token: &Token) -> RefreshError {
+    if token.record.failures > 0 { RefreshError::BackingOff(LastFailure::of(token)) } else { RefreshError::StillBusy }
 }
 
 fn wants_more(token: &Token, min_ttl: Duration, now: Timestamp) -> bool {

@@ -248,7 +248,14 @@ impl Db {
     pub(super) async fn migrate(&self, mut migrator: Migrator) -> Result<(), MigrateError> {
         match &self.pools {
             Handle::Sqlite(pools) => migrator.run(&mut *pools.writers.acquire().await?).await,
-            Handle::Postgres(pools) => migrator.run(&mut *pools.writers.acquire().await?).await,
+            Handle::Postgres(pools) => {
+                let mut conn = pools.writers.acquire().await?;
+                // Instances that start together wait for the one that migrates.
+                sqlx::query("SET lock_timeout = '60s'").execute(&mut *conn).await?;
+                let result = migrator.run(&mut *conn).await;
+                conn.close().await?;
+                result
+            }
             Handle::Mysql(pools) => {
                 let mut conn = pools.writers.acquire().await?;
                 lock_migrations(&mut conn).await?;

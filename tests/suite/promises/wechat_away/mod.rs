@@ -47,6 +47,8 @@ fn assert_told_when_to_come_again(seen: Seen, who: &str) {
     for reply in seen.refused {
         let seconds: u64 = reply.header("retry-after").parse().unwrap_or(0);
         assert!((1..=70).contains(&seconds), "{who}: Retry-After {seconds}: {}", reply.text);
-        reply.expect_problem(503, "no_valid_token");
+        // A ticket that came a moment before its end is over by our count when it is stored.
+        let code = reply.body["code"].clone();
+        assert!(reply.status == 503 && (code == "no_valid_token" || code == "refresh_busy"), "{who}: {}", reply.text);
     }
 }
