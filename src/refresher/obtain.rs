@@ -51,10 +51,26 @@ impl Refresher {
         match held.servable(now) {
             Some(_) if !wants_more(&held.token, min_ttl, now) => return Ok(held),
             Some(_) => briefly(self.renew(key, held.token.revision)).await,
-            None if held.token.valid(now).is_some() => briefly(self.first_value(key)).await,
+            None if held.token.valid(now).is_some() => {
+                briefly(self.first_value(key)).await;
+                return self.withheld_no_more(key).await;
+            }
             None => self.first_value(key).await?,
         }
         self.held(key)
+    }
+
+    /// Waits until a valid token is not withheld any more: the call that it was withheld for may have come to nothing.
+    async fn withheld_no_more(&self, key: &TokenKey) -> Result<Arc<LiveToken>, RefreshError> {
+        let started = Instant::now();
+        loop {
+            let (held, now) = (self.held(key)?, self.clock.now());
+            let withheld = held.token.valid(now).is_some() && held.servable(now).is_none();
+            if !withheld || started.elapsed() > LONGEST_WAIT_FOR_BETTER {
+                return Ok(held);
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+        }
     }
 
     /// Refreshes a valid token for a reader who needs more time, unless somebody else has done so meanwhile, or tried.
