@@ -61,9 +61,9 @@ impl LiveView {
     }
 
     /// Polls until `stop`. A database that is away is reported once when it goes and once when it is back; as it may then be an older copy, everything
-    /// is read again.
+    /// is read again. So it is after a look that found a new connection made: a server may have been replaced without any look failing.
     pub async fn follow(&self, store: &Store, clock: &Clock, stop: CancellationToken) {
-        let mut away = false;
+        let (mut away, mut anew) = (false, false);
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
             fail_point::pass("follow").await;
             let went_back = self.went_back.load(Ordering::Relaxed);
@@ -72,11 +72,13 @@ impl LiveView {
                     "the database has an older state than before, as if a copy had been restored; reading all of it"
                 );
             }
-            let looked = if away || went_back {
+            let connections = store.db().connections_made();
+            let looked = if away || went_back || anew {
                 self.load(store, clock.now()).await
             } else {
                 self.catch_up(store, clock.now()).await
             };
+            anew = store.db().connections_made() != connections;
             match looked {
                 Ok(()) => {
                     if std::mem::take(&mut away) {

@@ -19,7 +19,8 @@ mod open;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -148,6 +149,7 @@ struct Pools<T> {
 /// An open database.
 pub struct Db {
     pools: Handle<Pools<SqlitePool>, Pools<PgPool>, Pools<MySqlPool>>,
+    connections_made: Arc<AtomicU64>,
     /// Held for as long as we may write to an SQLite file: one process at a time.
     _lock: Option<File>,
 }
@@ -164,16 +166,24 @@ impl Db {
     }
 
     async fn connect(url: &str, read_only: bool) -> Result<Self, StoreError> {
+        let connections_made = Arc::default();
         let (pools, lock) = match Dialect::of_url(url) {
             Some(Dialect::Sqlite) => {
                 let (pools, lock) = sqlite_pools(url, read_only).await?;
                 (Handle::Sqlite(pools), lock)
             }
-            Some(Dialect::Postgres) => (Handle::Postgres(postgres_pools(url, read_only).await?), None),
-            Some(Dialect::Mysql) => (Handle::Mysql(mysql_pools(url, read_only).await?), None),
+            Some(Dialect::Postgres) => {
+                (Handle::Postgres(postgres_pools(url, read_only, &connections_made).await?), None)
+            }
+            Some(Dialect::Mysql) => (Handle::Mysql(mysql_pools(url, read_only, &connections_made).await?), None),
             None => return Err(StoreError::UnknownScheme),
         };
-        Ok(Self { pools, _lock: lock })
+        Ok(Self { pools, connections_made, _lock: lock })
+    }
+
+    /// How many connections to a server have been made so far.
+    pub fn connections_made(&self) -> u64 {
+        self.connections_made.load(Ordering::Relaxed)
     }
 
     /// Which database this is.

@@ -1,6 +1,7 @@
 //! What can be done with a whole SQLite file. Other databases have programs of their own for it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::open::still_pools;
@@ -13,7 +14,8 @@ const WHOLE_FILE: Duration = Duration::from_hours(6);
 impl Db {
     /// Opens an SQLite file that nobody writes to, such as a backup, without changing a byte of it or beside it.
     pub async fn open_still(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { pools: Handle::Sqlite(still_pools(path).await?), _lock: None })
+        let pools = Handle::Sqlite(still_pools(path).await?);
+        Ok(Self { pools, connections_made: Arc::default(), _lock: None })
     }
 
     /// Writes the whole SQLite database, as it is at one moment, into `file`, which must be empty. Writers are not held up.

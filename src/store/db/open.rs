@@ -3,6 +3,8 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
@@ -89,7 +91,12 @@ pub(super) async fn still_pools(path: &Path) -> Result<Pools<SqlitePool>, StoreE
     Ok(Pools { writers: pool().connect_lazy_with(options), readers })
 }
 
-pub(super) async fn postgres_pools(url: &str, read_only: bool) -> Result<Pools<PgPool>, StoreError> {
+/// Each connection that is made is counted in `made`.
+pub(super) async fn postgres_pools(
+    url: &str,
+    read_only: bool,
+    made: &Arc<AtomicU64>,
+) -> Result<Pools<PgPool>, StoreError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| StoreError::MalformedUrl)?
         .application_name("wxtoken")
@@ -98,8 +105,10 @@ pub(super) async fn postgres_pools(url: &str, read_only: bool) -> Result<Pools<P
     let access =
         if read_only { "SET default_transaction_read_only = on" } else { "SET default_transaction_read_only = off" };
     let pool = |connections| {
+        let made = Arc::clone(made);
         PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
             move |conn, _| {
+                made.fetch_add(1, Ordering::Relaxed);
                 Box::pin(async move {
                     conn.execute(access).await?;
                     conn.execute(POSTGRES_SESSION).await.map(drop)
@@ -114,14 +123,21 @@ pub(super) async fn postgres_pools(url: &str, read_only: bool) -> Result<Pools<P
     })
 }
 
-pub(super) async fn mysql_pools(url: &str, read_only: bool) -> Result<Pools<MySqlPool>, StoreError> {
+/// Each connection that is made is counted in `made`.
+pub(super) async fn mysql_pools(
+    url: &str,
+    read_only: bool,
+    made: &Arc<AtomicU64>,
+) -> Result<Pools<MySqlPool>, StoreError> {
     let options = MySqlConnectOptions::from_str(&url.replacen("mariadb:", "mysql:", 1))
         .map_err(|_| StoreError::MalformedUrl)?
         .statement_cache_capacity(STATEMENT_CACHE);
     let access = if read_only { "SET SESSION TRANSACTION READ ONLY" } else { "SET SESSION TRANSACTION READ WRITE" };
     let pool = |connections| {
+        let made = Arc::clone(made);
         MySqlPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
             move |conn, _| {
+                made.fetch_add(1, Ordering::Relaxed);
                 Box::pin(async move {
                     conn.execute(access).await?;
                     conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
