@@ -7,7 +7,7 @@ use super::refresh::{CallKind, Failure, Outcome, retry_at};
 use super::schedule::{LONGEST_LIFETIME, Life, after_new_ticket, after_new_token, after_unchanged};
 use super::secret::TokenValue;
 use super::timestamp::Timestamp;
-use super::token::{Claim, Token, Value};
+use super::token::{Claim, NOTICE, Token, Value};
 
 /// A call that has ended.
 #[derive(Debug, Clone)]
@@ -86,7 +86,9 @@ pub fn settle(present: &Token, claim: &Claim, call: &EndedCall, ahead: Duration,
         CallResult::Failed(failure) => {
             token.record.failures = if rescheduled.is_some() { 0 } else { token.record.failures.saturating_add(1) };
             let again = retry_at(failure, token.record.failures, call.ended_at, roll);
-            (Outcome::Failure, again, doubt(&mut token, claim, failure, call.ended_at))
+            let follow = doubt(&mut token, claim, failure, call.ended_at);
+            let soonest = if token.in_doubt { call.ended_at.plus(NOTICE) } else { call.ended_at };
+            (Outcome::Failure, again.max(soonest), follow)
         }
     };
     token.refresh_at = match rescheduled {

@@ -1,6 +1,7 @@
 //! A token as the database keeps it, and what one settled call makes of it.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::account::{AppId, Mode, TokenType};
 use super::budget::Spent;
@@ -8,6 +9,11 @@ use super::refresh::{CallKind, Outcome, Trigger};
 use super::schedule::Life;
 use super::secret::TokenValue;
 use super::timestamp::Timestamp;
+
+/// How long the end of a value in doubt stands in its row before the mint that ends it: time enough for every instance to hear of it.
+pub const NOTICE: Duration = Duration::from_millis(1_500);
+/// By when that mint should be over: a scan until somebody claims the token, and a second for the call. WeChat answers in 50 to 700 ms.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// What names a token: the row's primary key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,6 +130,16 @@ impl Token {
     /// The value if it is alive at `now`.
     pub fn valid(&self, now: Timestamp) -> Option<&Value> {
         self.value.as_ref().filter(|value| now < value.life.until)
+    }
+
+    /// Whether it has a living value that one more mint ends at once.
+    pub fn is_doubtful(&self, now: Timestamp) -> bool {
+        self.in_doubt && self.mode == Mode::Plain && self.valid(now).is_some()
+    }
+
+    /// Whether the mint that ends such a value is due or under way: whoever can wait a moment is given what comes after it.
+    pub fn is_ending(&self, now: Timestamp) -> bool {
+        self.is_doubtful(now) && (self.refresh_at..self.refresh_at.plus(ENDING)).contains(&now)
     }
 
     /// What the call asked of which the record has the code, which decides what the code means.

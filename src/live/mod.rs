@@ -66,9 +66,9 @@ impl LiveToken {
         Self { token, standing, answer: OnceLock::new(), withheld_until: AtomicI64::new(0) }
     }
 
-    /// The value, if it may be handed out at `now`: it is alive, and not withheld.
+    /// The value, if it may be handed out at `now`: it is alive, not withheld, and not about to be ended.
     pub fn servable(&self, now: Timestamp) -> Option<&Value> {
-        let withheld = now.as_millis() < self.withheld_until.load(Ordering::Relaxed);
+        let withheld = now.as_millis() < self.withheld_until.load(Ordering::Relaxed) || self.token.is_ending(now);
         self.token.valid(now).filter(|_| !withheld)
     }
 

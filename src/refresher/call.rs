@@ -7,17 +7,19 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::kept::{Kept, is_away};
+use super::obtain::BUSY_PAUSE;
 use super::seats::{Seat, Share};
 use super::{RefreshError, Refreshed, Refresher};
 use crate::domain::account::{AppId, Mode, TokenType};
 use crate::domain::budget::Exhausted;
-use crate::domain::refresh::{CallKind, Failure, FailureClass, Outcome, Trigger};
+use crate::domain::refresh::{CallKind, Failure, FailureClass, Outcome};
 use crate::domain::secret::{AppSecret, TokenValue};
 use crate::domain::settlement::{CallResult, EndedCall, Settlement, settle};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 use crate::fail_point;
 use crate::store::StoreError;
+use crate::store::lease::Attempt;
 use crate::store::settle::Settled;
 use crate::wechat::{Answer, CallError};
 
@@ -232,11 +234,12 @@ impl Refresher {
     /// A mint ends a value in doubt at WeChat at once, without the overlap. Whoever reads while it is under way waits for it, but not for longer
     /// than WeChat usually takes: while it does not answer, the value is all there is.
     fn withhold_doubtful(&self, claim: &Claim) {
-        if claim.token.in_doubt
-            && claim.call == CallKind::Mint
+        let now = self.clock.now();
+        if claim.call == CallKind::Mint
+            && claim.token.is_doubtful(now)
             && let Ok(held) = self.held(&claim.token.key)
         {
-            held.withhold(self.clock.now().plus(LONGEST_WITHHELD));
+            held.withhold(now.plus(LONGEST_WITHHELD));
         }
     }
 
@@ -309,11 +312,21 @@ impl Refresher {
         }
     }
 
-    async fn mint_again(self: &Arc<Self>, key: &TokenKey) -> Result<(), RefreshError> {
-        let mut claim = self.claim_patiently(key, CallKind::Mint, Trigger::Recovery).await?;
-        // The stored value is the one before WeChat's newest, if the late mint came after it.
-        claim.token.in_doubt = true;
-        self.carry_out(claim).await.map(drop)
+    /// The stored value is the one before WeChat's newest, if the late mint came after it. The scheduler replaces it.
+    async fn mint_again(&self, key: &TokenKey) -> Result<(), RefreshError> {
+        let started = Instant::now();
+        loop {
+            let asked = Instant::now();
+            match self.store.cast_doubt(key, self.clock.now()).await? {
+                Attempt::Moved(token) => {
+                    self.live.publish_token(*token, asked);
+                    return Ok(());
+                }
+                Attempt::Absent => return Err(RefreshError::NotKept),
+                _ if started.elapsed() > self.policy.patience() => return Err(RefreshError::StillBusy),
+                _ => tokio::time::sleep(BUSY_PAUSE).await,
+            }
+        }
     }
 }
 

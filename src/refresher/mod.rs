@@ -30,7 +30,7 @@
 //! answer is recorded, as `superseded`, and stored nowhere. The generation fences our row, not WeChat. In stable mode that is
 //! enough: WeChat names the same token to everybody who asks. In plain mode the late request, its answer lost or not, may have reached WeChat
 //! *after* the newer one, and then WeChat honours a value that nobody stores. A probe cannot tell while both values are in their five minutes
-//! of overlap, so the token is minted once more, with trigger `recovery`: one call, and the stored value is the newest again.
+//! of overlap, so the value is put in doubt and the token minted once more, with trigger `recovery`: the stored value is the newest again.
 //!
 //! **Crashes.** Before the claim commits: nothing happened. After it: the row stays leased until the lease runs out (on SQLite until the
 //! process starts again, because nobody else can hold it), and is then claimed as `recovery`; the unsettled claim becomes a history row
@@ -50,9 +50,9 @@
 //! token life left, its probe goes down as `foreign_refresh`: somebody else minted for this appid.
 //!
 //! **Doubt.** In plain mode a mint that went without an answer, or a claim that was lost, may have minted all the same: then our value is the
-//! one before the newest, good for its overlap, and one more mint ends it at once. The row says `in_doubt`. A failed mint without an answer
-//! is followed by a probe, so that a dead value is found out and not handed out; and while a value in doubt is being replaced, readers wait
-//! for the answer, for a second at most.
+//! one before the newest, good for its overlap, and one more mint ends it at once. The row says `in_doubt`, and when that mint is due, a
+//! second and a half before it: time for every instance to hear of it. From then on readers wait for the new value, for a second at most. A
+//! failed mint without an answer is followed by a probe, so that a value that is dead already is found out.
 //!
 //! **Without the database** no claim can be made and no answer settled. An answer whose settle fails is kept and, if it is a value, published at
 //! once; it is settled when the database is back, and until then the view counts it as not stored. Tokens in stable mode and tickets that

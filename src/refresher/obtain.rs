@@ -17,7 +17,7 @@ use crate::live::LiveToken;
 use crate::store::lease::{Attempt, Seen, Wish};
 
 /// How often to look whether somebody else's call has been settled.
-const BUSY_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// How long a reader for whom there is a valid token waits for a better one. WeChat answers in 50 to 700 ms.
 const LONGEST_WAIT_FOR_BETTER: Duration = Duration::from_millis(1_100);
 /// The least time between a call and the next one that somebody orders.
@@ -52,8 +52,7 @@ impl Refresher {
             Some(_) if !wants_more(&held.token, min_ttl, now) => return Ok(held),
             Some(_) => briefly(self.renew(key, held.token.revision)).await,
             None if held.token.valid(now).is_some() => {
-                briefly(self.first_value(key)).await;
-                return self.withheld_no_more(key).await;
+                briefly(self.withheld_no_more(key)).await;
             }
             None => self.first_value(key).await?,
         }
@@ -61,13 +60,12 @@ impl Refresher {
     }
 
     /// Waits until a valid token is not withheld any more: the call that it was withheld for may have come to nothing.
-    async fn withheld_no_more(&self, key: &TokenKey) -> Result<Arc<LiveToken>, RefreshError> {
-        let started = Instant::now();
+    async fn withheld_no_more(self: &Arc<Self>, key: &TokenKey) -> Result<(), RefreshError> {
+        let _ = self.first_value(key).await;
         loop {
             let (held, now) = (self.held(key)?, self.clock.now());
-            let withheld = held.token.valid(now).is_some() && held.servable(now).is_none();
-            if !withheld || started.elapsed() > LONGEST_WAIT_FOR_BETTER {
-                return Ok(held);
+            if held.token.valid(now).is_none() || held.servable(now).is_some() {
+                return Ok(());
             }
             tokio::time::sleep(BUSY_PAUSE).await;
         }
@@ -107,8 +105,9 @@ impl Refresher {
         let (now, asked) = (self.clock.now(), Instant::now());
         let token = self.store.token(key).await?.filter(|token| token.kept).ok_or(RefreshError::NotKept)?;
         self.live.publish_token(token.clone(), asked);
-        let withheld = self.held(key)?.token.version == token.version && now < token.leased_until;
-        if token.valid(now).is_some() && !withheld {
+        let is_leased = self.held(key)?.token.version == token.version && now < token.leased_until;
+        let is_ending = token.is_ending(now);
+        if token.valid(now).is_some() && !is_leased && !is_ending {
             return Ok(token);
         }
         if token.record.failures > 0 && now < token.refresh_at {
@@ -118,14 +117,13 @@ impl Refresher {
             let access_token = TokenKey::new(key.appid.clone(), TokenType::AccessToken);
             self.obtain(&access_token, Duration::ZERO).await?;
         }
-        let refreshed = match self
-            .claim_or_follow(key, key.ordinary_call(), Trigger::FirstUse, Seen::Revision(token.revision))
-            .await?
-        {
-            Won::Claim(claim) => self.carry_out(*claim).await?,
-            Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
-            Won::Token(token) => return Err(without_value(&token)),
-        };
+        let trigger = if is_ending { Trigger::Recovery } else { Trigger::FirstUse };
+        let refreshed =
+            match self.claim_or_follow(key, key.ordinary_call(), trigger, Seen::Revision(token.revision)).await? {
+                Won::Claim(claim) => self.carry_out(*claim).await?,
+                Won::Token(token) if token.valid(self.clock.now()).is_some() => return Ok(*token),
+                Won::Token(token) => return Err(without_value(&token)),
+            };
         match refreshed.call.error {
             Some(error) => Err(RefreshError::Call(error)),
             None if refreshed.token.valid(self.clock.now()).is_some() => Ok(refreshed.token),
@@ -174,19 +172,6 @@ impl Refresher {
         let next = self.held(key)?.token.record.last_call_at.plus(BETWEEN_ORDERS);
         tokio::time::sleep(next.since(self.clock.now()).min(BETWEEN_ORDERS)).await;
         Ok(())
-    }
-
-    /// Claims a token, waiting while somebody else's call is under way.
-    pub(super) async fn claim_patiently(
-        &self,
-        key: &TokenKey,
-        call: CallKind,
-        trigger: Trigger,
-    ) -> Result<Claim, RefreshError> {
-        match self.claim_or_follow(key, call, trigger, Seen::Anything).await? {
-            Won::Claim(claim) => Ok(*claim),
-            Won::Token(_) => Err(RefreshError::Superseded),
-        }
     }
 
     /// Claims a token, waiting while somebody else's call is under way; or returns the token when it is not what the caller has seen any more.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::audit::new_id;
 use super::db::Tx;
 use super::history::{self, Refresh};
-use super::lease::lock_row;
+use super::lease::{append_lost, lock_row};
 use super::settle::{Terms, wake_tickets};
 use super::token::TokenRow;
 use super::{Store, StoreError, retrying};
-use crate::domain::account::{Mode, TokenType};
+use crate::domain::account::TokenType;
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
 use crate::domain::settlement::{CallResult, EndedCall, settle};
 use crate::domain::timestamp::Timestamp;
@@ -104,10 +104,7 @@ impl Store {
     ) -> Result<(Token, Claim), StoreError> {
         let lost = row.lost()?;
         let mut token = row.into_token(&self.sealer)?;
-        if let Some(lost) = lost {
-            token.in_doubt |= token.mode == Mode::Plain && lost.call == CallKind::Mint;
-            history::append(tx, &lost).await?;
-        }
+        append_lost(tx, &mut token, lost).await?;
         let spent = token.spent.spend(made.call, token.mode, &self.limits, call.sent_at);
         token.spent = spent.unwrap_or(token.spent);
         let generation = token.generation + 1;

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::db::{Tx, bind};
-use super::history;
+use super::history::{self, Refresh};
 use super::token::{TABLE, TokenRow, budget_limit, select};
 use super::{Store, StoreError, retrying};
 use crate::domain::account::Mode;
 use crate::domain::budget::Exhausted;
 use crate::domain::refresh::{CallKind, Trigger};
 use crate::domain::timestamp::Timestamp;
-use crate::domain::token::{Claim, Standing, Token, TokenKey};
+use crate::domain::token::{Claim, NOTICE, Standing, Token, TokenKey};
 
 /// Due tokens of one standing, the longest overdue first. Its plan must be the index on the refresh time.
 pub const DUE_SCAN: &str = select!(
@@ -26,7 +26,7 @@ const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
 pub enum Attempt {
     /// The call may be made.
     Claimed(Box<Claim>),
-    /// Somebody's call is under way.
+    /// Somebody's call is under way; or the call would end a value in doubt, and that has to be announced first.
     Busy,
     /// The day's budget forbids the call.
     Exhausted(Exhausted),
@@ -172,7 +172,7 @@ impl Store {
         if wish.is_some_and(|wish| !wish.seen.covers(&token)) {
             return Ok(Attempt::Moved(Box::new(token)));
         }
-        let scheduled = if lost.is_some() { Trigger::Recovery } else { Trigger::Schedule };
+        let scheduled = if lost.is_some() || token.in_doubt { Trigger::Recovery } else { Trigger::Schedule };
         let (call, trigger) = wish.map_or((token.key.ordinary_call(), scheduled), |wish| (wish.call, wish.trigger));
         let spent = match token.spent.spend(call, token.mode, &self.limits, now) {
             Ok(spent) => spent,
@@ -184,14 +184,44 @@ impl Store {
             }
         };
         let mut token = Token { spent, ..token };
-        if let Some(lost) = lost {
-            token.in_doubt |= token.mode == Mode::Plain && lost.call == CallKind::Mint;
-            history::append(tx, &lost).await?;
+        let is_news = lost.is_some() || now.plus(NOTICE) < token.refresh_at;
+        append_lost(tx, &mut token, lost).await?;
+        if call == CallKind::Mint && token.is_doubtful(now) {
+            if is_news {
+                announce(tx, &token, now).await?;
+            }
+            if is_news || now < token.refresh_at {
+                return Ok(Attempt::Busy);
+            }
         }
         let generation = token.generation + 1;
         let claim = Claim { token, call, trigger, generation, claimed_at: now, follows_failure: false };
         self.write_lease(tx, &claim, lease).await?;
         Ok(Attempt::Claimed(Box::new(claim)))
+    }
+
+    /// Notes that a plain token's value may not be WeChat's newest, so that it is replaced. Returns the token as [`Attempt::Moved`].
+    pub async fn cast_doubt(&self, key: &TokenKey, now: Timestamp) -> Result<Attempt, StoreError> {
+        retrying!(self.try_cast_doubt(key, now))
+    }
+
+    async fn try_cast_doubt(&self, key: &TokenKey, now: Timestamp) -> Result<Attempt, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let Some(row) = lock_row(&mut tx, key).await? else {
+            return Ok(Attempt::Absent);
+        };
+        let lost = row.lost()?;
+        let mut token = row.into_token(&self.sealer)?;
+        if !token.kept || token.refresh_at == Timestamp::NEVER {
+            return Ok(Attempt::Absent);
+        }
+        if now < token.leased_until {
+            return Ok(Attempt::Busy);
+        }
+        append_lost(&mut tx, &mut token, lost).await?;
+        let token = announce(&mut tx, &token, now).await?;
+        tx.commit().await?;
+        Ok(Attempt::Moved(Box::new(token)))
     }
 
     /// The row stays due while it is leased, so that a claim that is lost is soon made again.
@@ -264,6 +294,42 @@ impl Store {
 pub(super) async fn lock_row(tx: &mut Tx, key: &TokenKey) -> Result<Option<TokenRow>, StoreError> {
     let sql = select!("WHERE appid = ? AND token_type = ? {for_update}");
     tx.fetch_optional(sql, bind![key.appid.as_str(), key.token_type.as_str()]).await
+}
+
+/// Writes down what became of a claim that nobody settled. A mint that may have been made leaves a plain token's value in doubt.
+pub(super) async fn append_lost(tx: &mut Tx, token: &mut Token, lost: Option<Refresh>) -> Result<(), StoreError> {
+    let Some(lost) = lost else {
+        return Ok(());
+    };
+    token.in_doubt |= token.mode == Mode::Plain && lost.call == CallKind::Mint;
+    history::append(tx, &lost).await
+}
+
+/// Tells every instance that the token's value is in doubt and will be ended in a moment. The row is due then, and nobody has it: who had is
+/// fenced off.
+async fn announce(tx: &mut Tx, token: &Token, now: Timestamp) -> Result<Token, StoreError> {
+    let announced = Token {
+        in_doubt: true,
+        generation: token.generation + 1,
+        revision: token.revision + 1,
+        refresh_at: now.plus(NOTICE),
+        leased_until: Timestamp::ZERO,
+        leased_by: None,
+        ..token.clone()
+    };
+    let sql = "UPDATE wx_token SET in_doubt = ?, generation = ?, revision = ?, refresh_at = ?, leased_until = 0, \
+               leased_by = NULL, changed_at = ? WHERE appid = ? AND token_type = ?";
+    let values = bind![
+        announced.in_doubt,
+        announced.generation,
+        announced.revision,
+        announced.refresh_at,
+        now,
+        token.key.appid.as_str(),
+        token.key.token_type.as_str(),
+    ];
+    expect_one(tx.execute(sql, values).await?, token)?;
+    Ok(announced)
 }
 
 /// Puts off a token that the budget does not allow to be refreshed.

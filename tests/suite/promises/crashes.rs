@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use wxtoken::wechat::sandbox::Line;
 
+use super::watch::Watch;
 use super::{ACCESS_TOKEN, history, register, value};
-use crate::support::database::TestDatabase;
 use crate::support::database::on_every_database;
+use crate::support::database::{Kind, TestDatabase};
 use crate::support::process::Server;
 use crate::support::sandbox::TestSandbox;
 use crate::support::wait::eventually;
@@ -113,6 +114,48 @@ async fn until_a_call_mints(sandbox: &TestSandbox, mode: &str) {
         (stable.current.as_ref()?.remaining_ms < OVERLAP * 1_000).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_instances_serve_no_value_that_a_recovery_ends_on_postgres() {
+    recover_under_readers(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_instances_serve_no_value_that_a_recovery_ends_on_mysql() {
+    recover_under_readers(Kind::Mysql).await;
+}
+
+/// In plain mode the mint that follows a lost one ends the value that is served, at once: everybody must have heard of it by then.
+async fn recover_under_readers(kind: Kind) {
+    let db = TestDatabase::create(kind).await;
+    let sandbox = TestSandbox::start().await;
+    sandbox.account(APPID, &json!({}));
+    let mut living = Vec::new();
+    for _ in 0..3 {
+        living.push(start(&db, &sandbox, None).await);
+    }
+    register(&living[0].admin(), APPID, "plain", json!([ACCESS_TOKEN])).await;
+    for server in &living {
+        value(&server.admin(), APPID, ACCESS_TOKEN).await;
+    }
+    let watch = Watch::new(&sandbox, APPID, ACCESS_TOKEN);
+    let readers: Vec<_> = living.iter().map(|server| watch.read(&server.admin())).collect();
+    for kill in 1..=5 {
+        let armed = start(&db, &sandbox, fail_point(Place::BeforeTheSettle, 1)).await;
+        let mints = sandbox.witness(APPID, ACCESS_TOKEN).mints;
+        stop_at(&armed, &sandbox, Place::BeforeTheSettle, kill, async |server| {
+            let admin = server.admin();
+            tokio::spawn(async move { admin.request(reqwest::Method::POST, REFRESH).send().await.is_ok() });
+        })
+        .await;
+        armed.kill_9();
+        recovered(&living[0], Place::BeforeTheSettle, kill).await;
+        assert_eq!(sandbox.witness(APPID, ACCESS_TOKEN).mints, mints + 2, "the lost one and the one after it");
+    }
+    for (number, reader) in readers.into_iter().enumerate() {
+        reader.end().await.assert_flawless(&format!("{kind:?}, instance {number}"));
+    }
 }
 
 const REFRESH: &str = "/v1/accounts/wx1/tokens/access_token/refresh";

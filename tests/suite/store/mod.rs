@@ -3,6 +3,7 @@
 mod accounts;
 mod budgets;
 mod claims;
+mod doubt;
 mod failures;
 mod fencing;
 mod fixture;
