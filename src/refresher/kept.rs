@@ -1,6 +1,7 @@
 //! Answers of WeChat that the database could not take. They are kept, and stored when it can.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub(super) enum Kept {
 #[derive(Default)]
 pub(super) struct KeptCalls {
     calls: Mutex<VecDeque<Arc<Kept>>>,
+    refused: AtomicBool,
 }
 
 /// What came of an attempt to store the oldest of them.
@@ -74,6 +76,11 @@ impl KeptCalls {
 
     pub(super) fn holds(&self, key: &TokenKey) -> bool {
         self.locked().iter().any(|kept| kept.key() == key)
+    }
+
+    /// Whether the database could not take one of them when it was last asked to.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     fn oldest(&self) -> Option<Arc<Kept>> {
@@ -139,6 +146,7 @@ impl Refresher {
     async fn store_oldest(self: &Arc<Self>) -> Progress {
         self.keep_forgotten();
         let Some(kept) = self.kept.oldest() else {
+            self.kept.refused.store(false, Ordering::Relaxed);
             return Progress::Nothing;
         };
         let key = kept.key().clone();
@@ -146,6 +154,7 @@ impl Refresher {
             Kept::Claimed(claim, ended) => self.store_claimed(claim, ended).await,
             Kept::Unclaimed(made, ended) => self.store_unclaimed(made, ended).await,
         };
+        self.kept.refused.store(stored.as_ref().is_err_and(is_away), Ordering::Relaxed);
         match stored {
             Ok(true) => {}
             // Others need not wait for this one.

@@ -24,7 +24,7 @@ impl Refresher {
             let news = self.note_database(&claimed);
             match claimed {
                 Ok(claimed) => {
-                    if news {
+                    if news && !self.database_is_away() {
                         tracing::info!("the database is back; refreshing goes on");
                     }
                     if claimed > 0 {

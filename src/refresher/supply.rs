@@ -134,9 +134,10 @@ impl Refresher {
         self.database_is_away.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the database is there. Says whether that is news.
+    /// Notes whether the database is there. One that answers and takes nothing, because its disk is full, is not: while what is due is kept here
+    /// there is nothing to claim, and no claim to fail. Says whether that is news.
     pub(super) fn note_database<T>(&self, answer: &Result<T, crate::store::StoreError>) -> bool {
-        let away = answer.as_ref().is_err_and(is_away);
+        let away = answer.as_ref().is_err_and(is_away) || self.kept.is_refused();
         self.database_is_away.swap(away, Ordering::Relaxed) != away
     }
 }
