@@ -66,9 +66,8 @@ fn append_decimal(bytes: &mut Vec<u8>, mut number: u64) {
 }
 
 impl TokenAnswer {
-    /// The answer for a token in memory, prepared at its first use. `None` when it has no value to hand out now.
+    /// The answer for a token in memory, prepared at its first use. `None` when it has no valid value.
     pub(super) fn of_live(live: &LiveToken, now: Timestamp) -> Option<Self> {
-        live.servable(now)?;
         complete(live.answer(prepare), &live.token, now)
     }
 

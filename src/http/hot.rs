@@ -58,7 +58,7 @@ impl HotPath {
             return None;
         }
         let account = self.rooms.live.account(appid).filter(|live| live.account.enabled)?;
-        let token = account.token(token_type)?;
+        let token = account.token(token_type).filter(|token| token.servable(now).is_some())?;
         TokenAnswer::of_live(&token, now).map(TokenAnswer::into_response)
     }
 }

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use super::audit::{Actor, append};
 use super::db::{Tx, bind};
 use super::token::{keep_tokens, reschedule};
-use super::{FailureKind, Store, StoreError, reach, retrying};
+use super::{FailureKind, Store, StoreError, retrying};
 use crate::domain::account::{Account, AccountPatch, AppId, Mode, NewAccount, TokenTypes};
 use crate::domain::secret::AppSecret;
 use crate::domain::timestamp::Timestamp;
@@ -292,7 +292,7 @@ impl Store {
         &self,
         since: Timestamp,
     ) -> Result<Vec<Result<AccountChange, StoreError>>, StoreError> {
-        let rows: Vec<AccountRow> = self.db.fetch_all_within(reach(since), CHANGED, bind![since]).await?;
+        let rows: Vec<AccountRow> = self.db.fetch_stream(CHANGED, bind![since]).await?;
         Ok(rows.into_iter().map(AccountChange::try_from).collect())
     }
 

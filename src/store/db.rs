@@ -206,7 +206,7 @@ impl Db {
         self.fetch_all_within(PATIENCE, sql, values).await
     }
 
-    /// Reads many rows outside a transaction, within `patience`.
+    /// Reads outside a transaction, within `patience`.
     pub(super) async fn fetch_all_within<T: Record>(
         &self,
         patience: Duration,
@@ -216,6 +216,16 @@ impl Db {
         let mut lane = Lane::acquire(Instant::now() + PATIENCE, self.reader()).await?;
         lane.extend(patience);
         lane.fetch_all(sql, values).await
+    }
+
+    /// Reads rows outside a transaction, however many: each within [`PATIENCE`] of the one before it.
+    pub(super) async fn fetch_stream<T: Record>(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<T>, StoreError> {
+        let mut lane = Lane::acquire(Instant::now() + PATIENCE, self.reader()).await?;
+        lane.fetch_stream(PATIENCE, sql, values).await
     }
 
     /// Reads one row outside a transaction, within [`PATIENCE`].

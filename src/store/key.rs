@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 use super::audit::{Actor, append, new_id};
 use super::db::bind;
-use super::{Store, StoreError, reach, retrying};
+use super::{Store, StoreError, retrying};
 use crate::domain::key::{AccountScope, Actions, Key, KeyText, Role};
 use crate::domain::timestamp::Timestamp;
 use crate::seal::hexadecimal;
@@ -189,7 +189,7 @@ impl Store {
 
     /// Keys changed at or after `since`, for the live view. Rows that do not read are reported one by one.
     pub async fn keys_changed_since(&self, since: Timestamp) -> Result<Vec<Result<HashedKey, StoreError>>, StoreError> {
-        let rows: Vec<KeyRow> = self.db.fetch_all_within(reach(since), CHANGED, bind![since]).await?;
+        let rows: Vec<KeyRow> = self.db.fetch_stream(CHANGED, bind![since]).await?;
         Ok(rows.into_iter().map(HashedKey::try_from).collect())
     }
 }

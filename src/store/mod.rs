@@ -21,7 +21,6 @@ use std::time::Duration;
 use db::Db;
 
 use crate::domain::budget::Limits;
-use crate::domain::timestamp::Timestamp;
 use crate::seal::{SealError, Sealer};
 
 type Source = Box<dyn Error + Send + Sync>;
@@ -216,14 +215,6 @@ macro_rules! retrying {
     }};
 }
 use retrying;
-
-/// How long a read of all rows may take.
-const ALL_ROWS: Duration = Duration::from_mins(1);
-
-/// How long a read of what changed since then may take: more, when it is of everything.
-fn reach(since: Timestamp) -> Duration {
-    if since == Timestamp::ZERO { ALL_ROWS } else { db::PATIENCE }
-}
 
 /// A transaction that lost a race later than this is not run again.
 const LONGEST_RACE: Duration = Duration::from_millis(500);

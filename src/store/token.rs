@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 use super::db::{Tx, bind};
 use super::history::{self, Refresh};
-use super::{Store, StoreError, reach};
+use super::{Store, StoreError};
 use crate::domain::account::{Account, AppId, Mode, TokenType};
 use crate::domain::budget::{Limits, Spent};
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
@@ -191,7 +191,7 @@ impl Store {
 
     /// Tokens changed at or after `since`, for the live view; those no longer kept too. Rows that do not open are reported one by one.
     pub async fn tokens_changed_since(&self, since: Timestamp) -> Result<Vec<Result<Token, StoreError>>, StoreError> {
-        let rows: Vec<TokenRow> = self.db.fetch_all_within(reach(since), CHANGED, bind![since]).await?;
+        let rows: Vec<TokenRow> = self.db.fetch_stream(CHANGED, bind![since]).await?;
         Ok(rows.into_iter().map(|row| row.into_token(&self.sealer)).collect())
     }
 }

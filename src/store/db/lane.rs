@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures_util::{Stream, TryStreamExt};
 use sqlx::pool::PoolConnection;
 use sqlx::{Executor, MySql, Postgres, Sqlite};
 use tokio::runtime;
@@ -15,6 +16,8 @@ use crate::store::{FailureKind, StoreError};
 
 /// How long a connection may take to be rolled back and tested before it goes back to its pool.
 const TIDYING: Duration = Duration::from_secs(2);
+/// How long rows may keep coming.
+const LONGEST_STREAM: Duration = Duration::from_mins(5);
 
 pub(super) type Connection = Handle<PoolConnection<Sqlite>, PoolConnection<Postgres>, PoolConnection<MySql>>;
 
@@ -68,6 +71,22 @@ fn overdue() -> StoreError {
     StoreError::Statement { kind: FailureKind::Unavailable, source: "the database gave no answer in time".into() }
 }
 
+/// Every row; `None` when one did not come in time.
+async fn gather<T>(
+    mut rows: impl Stream<Item = Result<T, sqlx::Error>> + Unpin,
+    patience: Duration,
+) -> Result<Option<Vec<T>>, sqlx::Error> {
+    let mut gathered = Vec::new();
+    loop {
+        match timeout(patience, rows.try_next()).await {
+            Ok(Ok(Some(row))) => gathered.push(row),
+            Ok(Ok(None)) => return Ok(Some(gathered)),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
 impl Lane {
     /// Waits for a connection until `deadline`, which then holds for what is done with it.
     pub(super) async fn acquire(
@@ -98,6 +117,24 @@ impl Lane {
     ) -> Result<Vec<T>, StoreError> {
         let sql = self.rendered(sql);
         on_lane!(self, connection => bound!(sqlx::query_as(sql), values).fetch_all(&mut **connection))
+    }
+
+    /// Reads rows for as long as they keep coming: the first and each one after it within `patience`.
+    pub(super) async fn fetch_stream<T: Record>(
+        &mut self,
+        patience: Duration,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<T>, StoreError> {
+        let sql = self.rendered(sql);
+        self.extend(LONGEST_STREAM);
+        let rows = on_lane!(self, connection => {
+            gather(bound!(sqlx::query_as(sql), values).fetch(&mut **connection), patience)
+        })?;
+        rows.ok_or_else(|| {
+            self.give_up();
+            overdue()
+        })
     }
 
     pub(super) async fn fetch_optional<T: Record>(

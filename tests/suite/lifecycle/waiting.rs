@@ -24,6 +24,15 @@ fn on(url: &str) -> ServerBuilder {
     Server::builder().env("DATABASE_URL", url)
 }
 
+/// A server that has started to wait for its database, which is behind a network with this fault.
+async fn start_without(kind: Kind, fault: Fault) -> (TestDatabase, Proxy, Server) {
+    let db = TestDatabase::create(kind).await;
+    let (proxy, url) = Proxy::in_front_of(db.url());
+    proxy.set(fault);
+    let server = on(&url).start_listening().await;
+    (db, proxy, server)
+}
+
 fn password(url: &str) -> String {
     Url::parse(url).expect("a URL").password().expect("with a password").to_owned()
 }
@@ -54,10 +63,7 @@ async fn is_served(server: &Server) {
 async fn a_database_that_is_away_is_waited_for_and_the_address_answers_all_the_time() {
     for kind in SERVERS {
         for fault in [Fault::Cut, Fault::BlackHole] {
-            let db = TestDatabase::create(kind).await;
-            let (proxy, url) = Proxy::in_front_of(db.url());
-            proxy.set(fault);
-            let server = on(&url).start_listening().await;
+            let (db, proxy, server) = start_without(kind, fault).await;
             let admin = server.admin();
             let stop = Arc::default();
             let knocking = knock(&server, &stop);
@@ -80,7 +86,7 @@ async fn a_database_that_is_away_is_waited_for_and_the_address_answers_all_the_t
             eventually(BOUND, "the end of the wait in the log", ended).await;
             let output = server.output();
             assert_eq!(output.matches(BEGIN).count(), 1, "{output}");
-            assert!(!output.contains(&password(&url)), "{output}");
+            assert!(!output.contains(&password(db.url())), "{output}");
         }
     }
 }
@@ -182,10 +188,7 @@ async fn what_only_a_human_can_mend_ends_a_start_at_once() {
 async fn a_signal_ends_the_wait_at_once() {
     for kind in SERVERS {
         for fault in [Fault::Cut, Fault::BlackHole] {
-            let db = TestDatabase::create(kind).await;
-            let (proxy, url) = Proxy::in_front_of(db.url());
-            proxy.set(fault);
-            let server = on(&url).start_listening().await;
+            let (_db, _proxy, server) = start_without(kind, fault).await;
             server.terminate();
             let status = server.wait_exit(AT_ONCE).await;
             assert_eq!(status.code(), Some(0), "{}", server.output());

@@ -30,28 +30,6 @@ const TABLES: [(&str, &str); 6] = [
     ("wx_master_key", "key_id"),
 ];
 
-/// Stamps each `async fn name(target: TestDatabase)` into the tests `name::postgres` and `name::mysql`.
-macro_rules! on_both_servers {
-    ($(async fn $name:ident($target:ident: TestDatabase) $body:block)+) => {$(
-        async fn $name($target: $crate::support::database::TestDatabase) $body
-
-        mod $name {
-            use $crate::support::database::{Kind, TestDatabase};
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() {
-                super::$name(TestDatabase::create(Kind::Postgres).await).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn mysql() {
-                super::$name(TestDatabase::create(Kind::Mysql).await).await;
-            }
-        }
-    )+};
-}
-use on_both_servers;
-
 /// An SQLite deployment that has seen some life, with its WeChat. No server runs on it.
 struct Deployment {
     database: TestDatabase,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{ACCESS, Deployment, dump, end, ended, history, mover, on_both_servers, server_on, value};
+use super::{ACCESS, Deployment, dump, end, ended, history, mover, server_on, value};
 use crate::store::raw::Raw;
 use crate::support::api::Api;
-use crate::support::database::{Kind, TestDatabase};
+use crate::support::database::{Kind, TestDatabase, on_both_servers};
 use crate::support::process::{ADMIN_KEY, MASTER_KEY, Server};
 use crate::support::sandbox::SECRET;
 use crate::support::wait::eventually;

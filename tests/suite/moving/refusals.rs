@@ -1,8 +1,8 @@
 //! What is not moved, and what is not overwritten.
 
-use super::{ACCESS, Deployment, TABLES, dump, end, ended, mover, on_both_servers, server_on};
+use super::{ACCESS, Deployment, TABLES, dump, end, ended, mover, server_on};
 use crate::store::raw::Raw;
-use crate::support::database::{Kind, TestDatabase};
+use crate::support::database::{Kind, TestDatabase, on_both_servers};
 use crate::support::process::{MASTER_KEY, Server};
 
 const OTHER_MASTER_KEY: &str = "Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";

@@ -149,24 +149,32 @@ macro_rules! on_every_database {
         $(#[$attribute])*
         async fn $name($database: $crate::support::database::TestDatabase) $body
 
-        mod $name {
-            use $crate::support::database::{Kind, TestDatabase};
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() {
-                super::$name(TestDatabase::create(Kind::Sqlite).await).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() {
-                super::$name(TestDatabase::create(Kind::Postgres).await).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn mysql() {
-                super::$name(TestDatabase::create(Kind::Mysql).await).await;
-            }
-        }
+        $crate::support::database::tests_on!($name: sqlite Sqlite, postgres Postgres, mysql Mysql);
     )+};
 }
 pub(crate) use on_every_database;
+
+/// The same without `name::sqlite`.
+macro_rules! on_both_servers {
+    ($(async fn $name:ident($database:ident: TestDatabase) $body:block)+) => {$(
+        async fn $name($database: $crate::support::database::TestDatabase) $body
+
+        $crate::support::database::tests_on!($name: postgres Postgres, mysql Mysql);
+    )+};
+}
+pub(crate) use on_both_servers;
+
+macro_rules! tests_on {
+    ($name:ident: $($test:ident $kind:ident),+) => {
+        mod $name {
+            use $crate::support::database::{Kind, TestDatabase};
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    super::$name(TestDatabase::create(Kind::$kind).await).await;
+                }
+            )+
+        }
+    };
+}
+pub(crate) use tests_on;
