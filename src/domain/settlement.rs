@@ -86,9 +86,7 @@ pub fn settle(present: &Token, claim: &Claim, call: &EndedCall, ahead: Duration,
         CallResult::Failed(failure) => {
             token.record.failures = if rescheduled.is_some() { 0 } else { token.record.failures.saturating_add(1) };
             let again = retry_at(failure, token.record.failures, call.ended_at, roll);
-            let follow = doubt(&mut token, claim, failure, call.ended_at);
-            let soonest = if token.in_doubt { call.ended_at.plus(NOTICE) } else { call.ended_at };
-            (Outcome::Failure, again.max(soonest), follow)
+            (Outcome::Failure, again, doubt(&mut token, claim, failure, call.ended_at))
         }
     };
     token.refresh_at = match rescheduled {
@@ -96,6 +94,9 @@ pub fn settle(present: &Token, claim: &Claim, call: &EndedCall, ahead: Duration,
         Some(Timestamp::NEVER) => Timestamp::NEVER,
         _ => refresh_at,
     };
+    if token.is_doubtful(call.ended_at) {
+        token.refresh_at = token.refresh_at.max(call.ended_at.plus(NOTICE));
+    }
     record(&mut token, claim, call, outcome);
     token.leased_by = None;
     token.leased_until = Timestamp::ZERO;

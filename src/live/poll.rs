@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::LiveView;
 use crate::clock::Clock;
-use crate::domain::account::AppId;
+use crate::domain::account::{AppId, TokenType};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::TokenKey;
 use crate::fail_point;
@@ -23,13 +23,16 @@ const OVERLAP: Duration = Duration::from_secs(30);
 impl LiveView {
     /// Takes in everything that the database has, and lets go of everything else.
     ///
-    /// Rows that do not read are logged and passed over: one bad row must not blind the view.
+    /// Rows that do not read are logged and passed over: one bad row must not blind the view. A database into which a copy is just being put is
+    /// followed and not believed: what it does not have yet is not let go of, and it is read again.
     pub async fn load(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
         self.went_back.store(false, Ordering::Relaxed);
         let asked = Instant::now();
         let told = self.take_in(store, Timestamp::ZERO, asked).await?;
-        // The row that does not read may be that of anything that we hold.
-        if told.complete {
+        if told.complete && told.is_part(self.count_accounts()) {
+            self.went_back.store(true, Ordering::Relaxed);
+        } else if told.complete {
+            // The row that does not read may be that of anything that we hold.
             self.forget_others(&told.accounts, &told.tokens, asked);
         }
         self.synced_at.store(now.as_millis(), Ordering::Relaxed);
@@ -64,21 +67,24 @@ impl LiveView {
     /// is read again. So it is after a look that found a new connection made: a server may have been replaced without any look failing.
     pub async fn follow(&self, store: &Store, clock: &Clock, stop: CancellationToken) {
         let (mut away, mut anew) = (false, false);
+        let mut connections = store.db().connections_made();
+        let mut has_said = false;
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
             fail_point::pass("follow").await;
             let went_back = self.went_back.load(Ordering::Relaxed);
-            if went_back {
+            if went_back && !has_said {
                 tracing::error!(
                     "the database has an older state than before, as if a copy had been restored; reading all of it"
                 );
             }
-            let connections = store.db().connections_made();
+            has_said = went_back;
             let looked = if away || went_back || anew {
                 self.load(store, clock.now()).await
             } else {
                 self.catch_up(store, clock.now()).await
             };
-            anew = store.db().connections_made() != connections;
+            let before = std::mem::replace(&mut connections, store.db().connections_made());
+            anew = connections != before;
             match looked {
                 Ok(()) => {
                     if std::mem::take(&mut away) {
@@ -112,6 +118,15 @@ struct Told {
 }
 
 impl Told {
+    /// Whether the database cannot have been like this but in the midst of a restore: each account has a token, and none ever leaves without a
+    /// trace.
+    fn is_part(&self, held: usize) -> bool {
+        let has_token = |appid: &AppId| {
+            TokenType::ALL.iter().any(|kind| self.tokens.contains(&TokenKey::new(appid.clone(), *kind)))
+        };
+        (self.accounts.is_empty() && held > 0) || !self.accounts.iter().all(has_token)
+    }
+
     fn readable<T>(&mut self, rows: Vec<Result<T, StoreError>>) -> Vec<T> {
         let readable = rows.into_iter().filter_map(|row| {
             row.inspect_err(|error| {
@@ -121,5 +136,24 @@ impl Told {
             .ok()
         });
         readable.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_lacks_what_no_deletion_takes_is_being_filled() {
+        let (one, other) = (AppId::parse("wx1").unwrap(), AppId::parse("wx2").unwrap());
+        let told = |accounts: &[&AppId], tokens: &[&AppId]| Told {
+            accounts: accounts.iter().map(|appid| (*appid).clone()).collect(),
+            tokens: tokens.iter().map(|appid| TokenKey::new((*appid).clone(), TokenType::AccessToken)).collect(),
+            complete: true,
+        };
+        assert!(!told(&[], &[]).is_part(0), "nobody is registered yet");
+        assert!(told(&[], &[]).is_part(1));
+        assert!(told(&[&one, &other], &[&one]).is_part(2));
+        assert!(!told(&[&one], &[&one]).is_part(2), "the copy is older than the other account");
     }
 }

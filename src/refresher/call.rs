@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::kept::{Kept, is_away};
+use super::kept::Kept;
 use super::obtain::BUSY_PAUSE;
 use super::seats::{Seat, Share};
 use super::{RefreshError, Refreshed, Refresher};
@@ -20,7 +20,7 @@ use crate::domain::token::{Claim, Token, TokenKey};
 use crate::fail_point;
 use crate::store::StoreError;
 use crate::store::lease::Attempt;
-use crate::store::settle::Settled;
+use crate::store::settle::{Ending, Settled};
 use crate::wechat::{Answer, CallError};
 
 /// When to look again for an access token to fetch a ticket with. The settle that brings one wakes the ticket before that.
@@ -85,14 +85,23 @@ impl Refresher {
             fail_point::pass("before_settle").await;
             let asked = Instant::now();
             let settled = match self.settle_or_serve(&claim, &ended).await {
-                Err(failure) if failure.is_unavailable() => return self.keep(claim, ended, error, failure),
-                settled => settled.inspect_err(|error| log_unsettled(&claim, error))?,
+                Err(failure) if failure.is_away() || failure.passes() => {
+                    return self.keep(claim, ended, error, failure);
+                }
+                settled => settled.inspect_err(|error| {
+                    log_unsettled(&claim, error);
+                    self.live.conclude(&claim.token.key);
+                })?,
             };
             fail_point::pass("after_settle").await;
-            let Some(settled) = settled else {
-                self.live.conclude(&claim.token.key);
-                self.superseded(&claim, &ended);
-                return Err(RefreshError::Superseded);
+            let settled = match settled {
+                Ending::Settled(settled) => *settled,
+                Ending::Superseded(_) => {
+                    self.live.conclude(&claim.token.key);
+                    self.superseded(&claim, &ended);
+                    return Err(RefreshError::Superseded);
+                }
+                Ending::Forgotten => return self.keep_unclaimed(&claim, ended, error),
             };
             self.live.publish_token(settled.token.clone(), asked);
             log_settled(&claim, &ended, &settled);
@@ -156,7 +165,7 @@ impl Refresher {
     }
 
     /// Settles. When that takes long the answer is served meanwhile.
-    async fn settle_or_serve(&self, claim: &Claim, ended: &EndedCall) -> Result<Option<Settled>, StoreError> {
+    async fn settle_or_serve(&self, claim: &Claim, ended: &EndedCall) -> Result<Ending, StoreError> {
         let mut settling = pin!(self.store.settle(claim, ended, self.terms(), self.clock.now()));
         if let Ok(settled) = timeout(PROMPT, &mut settling).await {
             return settled;
@@ -165,15 +174,12 @@ impl Refresher {
         settling.await
     }
 
-    /// Publishes what a call brought before it is stored. Returns how it would be settled, if it brought a value.
-    fn serve_unstored(&self, claim: &Claim, ended: &EndedCall) -> Option<Settlement> {
-        if !matches!(ended.result, CallResult::Value { .. }) {
-            return None;
-        }
+    /// Publishes what a call came to before it is stored: a value is served, and one that WeChat refused is not.
+    fn serve_unstored(&self, claim: &Claim, ended: &EndedCall) -> Settlement {
         let mut settlement = settle(&claim.token, claim, ended, self.policy.ahead, rand::random());
         settlement.token.generation = claim.generation;
         self.live.publish_unstored(settlement.token.clone());
-        Some(settlement)
+        settlement
     }
 
     /// The answer cannot be stored now. It is served if it is a value, and stored later: the generation keeps a late settle harmless.
@@ -189,12 +195,30 @@ impl Refresher {
             "what WeChat answered for the {} cannot be stored now; it is kept until it can",
             claim.token.key
         );
+        let served = self.served(&claim, &ended, error);
+        self.kept.keep(Kept::Claimed(Box::new(claim), ended));
+        served.ok_or_else(|| failure.into())
+    }
+
+    /// The database has gone back to a time before the claim.
+    fn keep_unclaimed(
+        &self,
+        claim: &Claim,
+        ended: EndedCall,
+        error: Option<CallError>,
+    ) -> Result<Refreshed, RefreshError> {
+        tracing::warn!("the database does not know that the {} was claimed; its call is stored anew", claim.token.key);
+        let served = self.served(claim, &ended, error);
+        self.keep_forgotten_call(claim, ended);
+        served.ok_or(RefreshError::Superseded)
+    }
+
+    /// What whoever waits for the call is told while it is not stored: its value, if it brought one.
+    fn served(&self, claim: &Claim, ended: &EndedCall, error: Option<CallError>) -> Option<Refreshed> {
+        let Settlement { token, outcome, .. } = self.serve_unstored(claim, ended);
         let latency = ended.ended_at.since(ended.sent_at);
         let call = CallReport { call: claim.call, latency, error, exhausted: None };
-        let served = self.serve_unstored(&claim, &ended);
-        let kept = served.map(|Settlement { token, outcome, .. }| Refreshed { outcome, token, call });
-        self.kept.keep(Kept::Claimed(Box::new(claim), ended));
-        kept.ok_or_else(|| failure.into())
+        matches!(ended.result, CallResult::Value { .. }).then_some(Refreshed { outcome, token, call })
     }
 
     /// What the call needs; or what comes instead of a call that cannot be made.
@@ -208,7 +232,7 @@ impl Refresher {
                     Made::Ended(unreadable_secret(now), None)
                 }
                 // The claim is won; the database need not be there for the call.
-                Err(error) => match self.held_secret(&key.appid).filter(|_| is_away(&error)) {
+                Err(error) => match self.held_secret(&key.appid).filter(|_| error.is_away()) {
                     Some(secret) => return Ok(Ok(Asking::Mint(secret))),
                     None => return Err(error.into()),
                 },
@@ -314,17 +338,19 @@ impl Refresher {
 
     /// The stored value is the one before WeChat's newest, if the late mint came after it. The scheduler replaces it.
     async fn mint_again(&self, key: &TokenKey) -> Result<(), RefreshError> {
-        let started = Instant::now();
         loop {
+            self.check_running()?;
             let asked = Instant::now();
-            match self.store.cast_doubt(key, self.clock.now()).await? {
-                Attempt::Moved(token) => {
+            match self.store.cast_doubt(key, self.clock.now()).await {
+                Ok(Attempt::Moved(token)) => {
                     self.live.publish_token(*token, asked);
                     return Ok(());
                 }
-                Attempt::Absent => return Err(RefreshError::NotKept),
-                _ if started.elapsed() > self.policy.patience() => return Err(RefreshError::StillBusy),
-                _ => tokio::time::sleep(BUSY_PAUSE).await,
+                Ok(Attempt::Absent) => return Err(RefreshError::NotKept),
+                // Somebody's lease ends by itself, and so may an outage.
+                Ok(_) => tokio::time::sleep(BUSY_PAUSE).await,
+                Err(error) if error.is_away() || error.passes() => tokio::time::sleep(BUSY_PAUSE * 10).await,
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::{Refresher, call};
 use crate::domain::refresh::Trigger;
 use crate::domain::settlement::{CallResult, EndedCall};
-use crate::domain::token::{Claim, TokenKey};
+use crate::domain::token::{Claim, Token, TokenKey};
+use crate::store::StoreError;
 use crate::store::late::{Late, UnclaimedCall};
-use crate::store::settle::Terms;
-use crate::store::{FailureKind, StoreError};
+use crate::store::settle::{Ending, Terms};
 
 /// Between two attempts while the database is away, or somebody's call is under way.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -40,7 +40,17 @@ pub(super) struct KeptCalls {
 enum Progress {
     Nothing,
     Stored,
+    /// Somebody's call for the token is under way. It stands behind the others now.
+    Busy,
     Stuck,
+}
+
+/// Whether a call is in the database.
+enum Stored {
+    /// It is, and here is its token as it is stored now, if there is one.
+    There(Option<Box<Token>>),
+    /// It cannot be yet.
+    NotNow,
 }
 
 impl Kept {
@@ -78,6 +88,17 @@ impl KeptCalls {
         self.locked().iter().any(|kept| kept.key() == key)
     }
 
+    /// Whether a value for the token is among them: a claim would fence it off.
+    pub(super) fn holds_value(&self, key: &TokenKey) -> bool {
+        self.locked().iter().any(|kept| kept.key() == key && kept.has_value())
+    }
+
+    fn put_back(&self, kept: Arc<Kept>) {
+        let mut calls = self.locked();
+        calls.retain(|other| !Arc::ptr_eq(other, &kept));
+        calls.push_back(kept);
+    }
+
     /// Whether the database could not take one of them when it was last asked to.
     pub(super) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
@@ -104,12 +125,19 @@ impl Refresher {
 
     /// Stores kept answers until told to stop.
     pub async fn store_kept(self: Arc<Self>) {
+        let mut busy = 0;
         loop {
             let pause = match self.store_oldest().await {
                 Progress::Stored => continue,
-                Progress::Stuck => PAUSE.mul_f64(0.5 + rand::random::<f64>()),
+                // Those behind it need not wait.
+                Progress::Busy if busy < self.kept.len() => {
+                    busy += 1;
+                    continue;
+                }
+                Progress::Busy | Progress::Stuck => PAUSE.mul_f64(0.5 + rand::random::<f64>()),
                 Progress::Nothing => PAUSE,
             };
+            busy = 0;
             if self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
@@ -122,7 +150,7 @@ impl Refresher {
             match self.store_oldest().await {
                 Progress::Nothing => return,
                 Progress::Stored => {}
-                Progress::Stuck => tokio::time::sleep(PAUSE / 5).await,
+                Progress::Busy | Progress::Stuck => tokio::time::sleep(PAUSE / 5).await,
             }
         }
     }
@@ -150,61 +178,74 @@ impl Refresher {
             return Progress::Nothing;
         };
         let key = kept.key().clone();
+        let asked = Instant::now();
         let stored = match &*kept {
             Kept::Claimed(claim, ended) => self.store_claimed(claim, ended).await,
             Kept::Unclaimed(made, ended) => self.store_unclaimed(made, ended).await,
         };
-        self.kept.refused.store(stored.as_ref().is_err_and(is_away), Ordering::Relaxed);
-        match stored {
-            Ok(true) => {}
-            // Others need not wait for this one.
-            Ok(false) => {
-                let mut calls = self.kept.locked();
-                calls.retain(|other| !Arc::ptr_eq(other, &kept));
-                calls.push_back(kept);
-                return Progress::Stuck;
+        self.kept.refused.store(stored.as_ref().is_err_and(StoreError::is_away), Ordering::Relaxed);
+        let token = match stored {
+            Ok(Stored::There(token)) => token.map(|token| *token),
+            Ok(Stored::NotNow) => {
+                self.kept.put_back(kept);
+                return Progress::Busy;
             }
-            Err(error) if error.is_unavailable() => return Progress::Stuck,
-            Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "what WeChat answered for the {key} cannot be stored and is given up"
-            ),
-        }
+            Err(error) if error.is_away() || error.passes() => return Progress::Stuck,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "what WeChat answered for the {key} cannot be stored and is given up"
+                );
+                None
+            }
+        };
         self.kept.remove(&kept);
         if !self.kept.holds(&key) {
             self.live.conclude(&key);
-            let asked = Instant::now();
-            if let Ok(Some(token)) = self.store.token(&key).await {
+            if let Some(token) = token {
                 self.live.publish_token(token, asked);
             }
         }
         Progress::Stored
     }
 
-    async fn store_claimed(self: &Arc<Self>, claim: &Claim, ended: &EndedCall) -> Result<bool, StoreError> {
-        match self.store.settle(claim, ended, self.terms(), self.clock.now()).await? {
-            None => self.superseded(claim, ended),
-            Some(settled) => {
+    async fn store_claimed(self: &Arc<Self>, claim: &Claim, ended: &EndedCall) -> Result<Stored, StoreError> {
+        Ok(Stored::There(match self.store.settle(claim, ended, self.terms(), self.clock.now()).await? {
+            Ending::Settled(settled) => {
                 call::log_settled(claim, ended, &settled);
                 if let Some(next) = settled.next {
                     self.start(next, None);
                 }
+                Some(Box::new(settled.token))
             }
-        }
-        Ok(true)
+            Ending::Superseded(token) => {
+                self.superseded(claim, ended);
+                token
+            }
+            Ending::Forgotten => {
+                self.keep_forgotten_call(claim, ended.clone());
+                None
+            }
+        }))
     }
 
-    async fn store_unclaimed(&self, made: &UnclaimedCall, ended: &EndedCall) -> Result<bool, StoreError> {
-        let late = self.store.settle_unclaimed(made, ended, self.terms(), self.clock.now()).await?;
-        Ok(!matches!(late, Late::Busy))
+    /// The database does not know of this claim any more; the call is stored like one that was made without a claim.
+    pub(super) fn keep_forgotten_call(&self, claim: &Claim, ended: EndedCall) {
+        let made = UnclaimedCall::new(claim.token.key.clone(), claim.call, claim.trigger, ended.sent_at);
+        self.kept.keep(Kept::Unclaimed(made, ended));
+    }
+
+    async fn store_unclaimed(&self, made: &UnclaimedCall, ended: &EndedCall) -> Result<Stored, StoreError> {
+        Ok(match self.store.settle_unclaimed(made, ended, self.terms(), self.clock.now()).await? {
+            Late::Stored(token) => Stored::There(Some(token)),
+            Late::Busy => Stored::NotNow,
+            // A copy of the database may be on its way in.
+            Late::Absent if self.live.account(made.key.appid.as_str()).is_some() => Stored::NotNow,
+            Late::Absent => Stored::There(None),
+        })
     }
 
     pub(super) fn terms(&self) -> Terms {
         Terms { ahead: self.policy.ahead, lease: self.policy.lease(), roll: rand::random() }
     }
-}
-
-/// Whether the database is away, and nothing else is wrong.
-pub(super) fn is_away(error: &StoreError) -> bool {
-    error.kind() == Some(FailureKind::Unavailable)
 }

@@ -7,7 +7,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::kept::is_away;
 use super::{LastFailure, RefreshError, Refreshed, Refresher};
 use crate::domain::account::{AppId, Mode, TokenType};
 use crate::domain::refresh::{CallKind, Outcome, Trigger};
@@ -92,7 +91,7 @@ impl Refresher {
                 return supplied;
             }
             match self.fetch_first(&key).await {
-                Err(RefreshError::Database(error)) if is_away(&error) => {
+                Err(RefreshError::Database(error)) if error.is_away() => {
                     self.supply_first(&key).await.unwrap_or(Err(RefreshError::Database(error)))
                 }
                 fetched => fetched,
@@ -189,7 +188,8 @@ impl Refresher {
                 return self.follow(key, seen, draining).await;
             }
             // A claim would fence off an answer that this instance is about to store.
-            if self.kept.holds(key) && started.elapsed() < self.policy.patience() && !self.database_is_away() {
+            let is_called = self.kept.holds_value(key) || self.under_way.holds(key);
+            if is_called && started.elapsed() < self.policy.patience() && !self.database_is_away() {
                 tokio::time::sleep(BUSY_PAUSE).await;
                 continue;
             }

@@ -143,9 +143,10 @@ impl Refresher {
         }
     }
 
-    /// Somebody else's call came first: it replaced the value, or failed to.
+    /// Somebody else's call came first: it replaced the value, or failed to. An older version is that of a database that does not have the
+    /// reported value yet.
     fn verdict_on(&self, token: &Token, version: i64) -> Result<Verdict, RefreshError> {
-        if token.version == version || token.valid(self.clock.now()).is_none() {
+        if token.version <= version || token.valid(self.clock.now()).is_none() {
             Err(RefreshError::StillBusy)
         } else {
             Ok(Verdict::AlreadyReplaced)

@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError};
 use tokio::time::Instant;
 
 use super::Refresher;
-use super::kept::is_away;
 use super::seats::{Seat, Share};
 use crate::domain::token::{Claim, Standing, TokenKey};
 use crate::fail_point;
@@ -31,7 +30,7 @@ impl Refresher {
                         continue;
                     }
                 }
-                Err(error) if news || !is_away(&error) => {
+                Err(error) if news || !error.is_away() => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "due tokens cannot be claimed; trying again every {:?}",
@@ -74,9 +73,9 @@ impl Refresher {
         let now = self.clock.now();
         let due_by =
             if self.reach.is_lost() { now.minus(self.policy.scan_interval * SCANS_LEFT_TO_PEERS) } else { now };
-        // A row whose last call is kept here is due because it does not know of that call; a claim would fence it off.
-        let is_kept = |key: &TokenKey| self.kept.holds(key);
-        self.store.claim_due(standing, limit, due_by, self.policy.lease(), now, &is_kept).await
+        // Such a row is due because it does not know of that call; a claim would fence off what it brings.
+        let is_called = |key: &TokenKey| self.kept.holds_value(key) || self.under_way.holds(key);
+        self.store.claim_due(standing, limit, due_by, self.policy.lease(), now, &is_called).await
     }
 
     /// Carries a claim out in a task of its own. Without a seat, because a caller was quicker, it waits for one.

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::kept::{Kept, is_away};
+use super::kept::Kept;
 use super::seats::{Seat, Share};
 use super::{LastFailure, RefreshError, Refresher, call};
 use crate::domain::account::{Mode, TokenType};
@@ -17,6 +17,7 @@ use crate::domain::refresh::Trigger;
 use crate::domain::settlement::settle;
 use crate::domain::token::{Claim, Token, TokenKey};
 use crate::live::{LiveAccount, LiveToken};
+use crate::store::StoreError;
 use crate::store::late::UnclaimedCall;
 
 /// The tokens for which this instance is calling.
@@ -34,6 +35,11 @@ impl UnderWay {
     pub(super) fn enter(&self, key: &TokenKey) -> Option<Calling<'_>> {
         let entered = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
         entered.then(|| Calling { under_way: self, key: key.clone() })
+    }
+
+    /// Whether a call for the token is under way.
+    pub(super) fn holds(&self, key: &TokenKey) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 }
 
@@ -136,8 +142,8 @@ impl Refresher {
 
     /// Notes whether the database is there. One that answers and takes nothing, because its disk is full, is not: while what is due is kept here
     /// there is nothing to claim, and no claim to fail. Says whether that is news.
-    pub(super) fn note_database<T>(&self, answer: &Result<T, crate::store::StoreError>) -> bool {
-        let away = answer.as_ref().is_err_and(is_away) || self.kept.is_refused();
+    pub(super) fn note_database<T>(&self, answer: &Result<T, StoreError>) -> bool {
+        let away = answer.as_ref().is_err_and(StoreError::is_away) || self.kept.is_refused();
         self.database_is_away.swap(away, Ordering::Relaxed) != away
     }
 }

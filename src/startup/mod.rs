@@ -217,7 +217,7 @@ impl StartError {
 
 fn remedy_of(error: &StoreError) -> Remedy {
     match error {
-        error if error.is_unavailable() => Remedy::AwaitDatabase,
+        error if error.passes() => Remedy::AwaitDatabase,
         StoreError::InUse { .. } => Remedy::AwaitDatabase,
         // The server is there and refuses the user, the password or the database's name.
         StoreError::Open { .. }

@@ -42,7 +42,7 @@ impl Waiting {
         let mut pause = SHORTEST_PAUSE;
         loop {
             match self.attempt(open()).await {
-                Err(StartError::Store(error)) if error.is_unavailable() => self.tell(&error),
+                Err(StartError::Store(error)) if error.passes() => self.tell(&error),
                 ended => {
                     if self.told_at.is_some() && ended.is_ok() {
                         tracing::info!("the database is there, after {} s", self.began.elapsed().as_secs());

@@ -212,14 +212,10 @@ pub(super) async fn exists(tx: &mut Tx, id: &str) -> Result<bool, StoreError> {
     Ok(row.is_some())
 }
 
-/// Records an answer that came too late: on the row that was written when its claim was found lost, if there is one. A call that is
-/// recorded already was settled in time, and only the news of that was lost.
-pub(super) async fn record_superseded(tx: &mut Tx, row: &Refresh) -> Result<(), StoreError> {
-    let key = TokenKey::new(row.appid.clone(), row.token_type);
-    match outcome_of(tx, &key, row.generation).await? {
-        None => return append(tx, row).await,
-        Some(Outcome::Lost) => {}
-        Some(_) => return Ok(()),
+/// Records an answer that came too late: on the row that was written when its claim was found lost, if one is `recorded`.
+pub(super) async fn record_superseded(tx: &mut Tx, row: &Refresh, recorded: Option<Outcome>) -> Result<(), StoreError> {
+    if recorded.is_none() {
+        return append(tx, row).await;
     }
     let sql = "UPDATE wx_refresh_history SET outcome = ?, errcode = ?, errmsg = ?, started_at = ?, duration_ms = ?, \
                expires_in = ?, fingerprint = ? WHERE appid = ? AND token_type = ? AND generation = ?";

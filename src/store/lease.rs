@@ -224,9 +224,11 @@ impl Store {
         Ok(Attempt::Moved(Box::new(token)))
     }
 
-    /// The row stays due while it is leased, so that a claim that is lost is soon made again.
+    /// The row stays due while it is leased, so that a claim that is lost is soon made again. Only the probe after a mint without an answer
+    /// leaves it as it is: that the value ends is announced for the time that the row names.
     pub(super) async fn write_lease(&self, tx: &mut Tx, claim: &Claim, lease: Duration) -> Result<(), StoreError> {
         let (token, now) = (&claim.token, claim.claimed_at);
+        let refresh_at = if claim.follows_failure { token.refresh_at } else { token.refresh_at.min(now) };
         let sql = "UPDATE wx_token SET generation = ?, leased_by = ?, leased_until = ?, leased_at = ?, \
                    lease_trigger = ?, lease_call = ?, refresh_at = ?, budget_day = ?, calls_today = ?, \
                    forced_today = ?, plain_today = ?, forced_at = ?, budget_limit = ?, in_doubt = ? \
@@ -238,7 +240,7 @@ impl Store {
             now,
             claim.trigger.as_str(),
             claim.call.as_str(),
-            token.refresh_at.min(now),
+            refresh_at,
             token.spent.day,
             token.spent.calls,
             token.spent.forced,

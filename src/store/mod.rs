@@ -150,6 +150,8 @@ pub enum FailureKind {
     Conflict,
     /// The database is away, full or read-only for now.
     Unavailable,
+    /// It does not let us in, or has not our tables. At a start that is a mistake in the settings; later somebody is at work on it.
+    Closed,
     /// A row with this key is there already.
     Duplicate,
     /// A defect.
@@ -173,8 +175,13 @@ impl StoreError {
         }
     }
 
-    /// Whether the database is away, so that the same call may succeed later.
-    pub fn is_unavailable(&self) -> bool {
+    /// Whether the database cannot be used for now.
+    pub fn is_away(&self) -> bool {
+        matches!(self.kind(), Some(FailureKind::Unavailable | FailureKind::Closed))
+    }
+
+    /// Whether the same call may succeed later without anybody's help.
+    pub fn passes(&self) -> bool {
         matches!(self.kind(), Some(FailureKind::Unavailable | FailureKind::Conflict))
     }
 }

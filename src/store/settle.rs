@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::db::{Tx, bind};
 use super::history::{self, Refresh};
 use super::lease::{expect_one, lock_row};
-use super::token::TABLE;
+use super::token::{TABLE, TokenRow};
 use super::{Store, StoreError, retrying};
 use crate::domain::account::{Mode, TokenType};
 use crate::domain::budget::Exhausted;
@@ -29,6 +29,17 @@ pub struct Settled {
     pub exhausted: Option<Exhausted>,
 }
 
+/// What came of an attempt to settle.
+#[derive(Debug)]
+pub enum Ending {
+    /// The call is stored.
+    Settled(Box<Settled>),
+    /// The answer came too late: somebody newer owns the token, which is as it says. Only the history row was written.
+    Superseded(Option<Box<Token>>),
+    /// The row knows nothing of the claim: the database was restored from a copy made before it. Nothing was written.
+    Forgotten,
+}
+
 /// How to settle.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -41,16 +52,15 @@ pub struct Terms {
 }
 
 impl Store {
-    /// Stores what came of a call: the token's new state and its history row, or only the row when somebody newer owns the token.
-    ///
-    /// `None` when the answer came too late. `now` is the time of this attempt, which may be long after the call.
+    /// Stores what came of a call: the token's new state and its history row, or only the row when somebody newer owns the token. `now` is the
+    /// time of this attempt, which may be long after the call.
     pub async fn settle(
         &self,
         claim: &Claim,
         call: &EndedCall,
         terms: Terms,
         now: Timestamp,
-    ) -> Result<Option<Settled>, StoreError> {
+    ) -> Result<Ending, StoreError> {
         retrying!(self.try_settle(claim, call, terms, now))
     }
 
@@ -60,22 +70,19 @@ impl Store {
         call: &EndedCall,
         terms: Terms,
         now: Timestamp,
-    ) -> Result<Option<Settled>, StoreError> {
+    ) -> Result<Ending, StoreError> {
         let mut tx = self.db.begin().await?;
-        let row = lock_row(&mut tx, &claim.token.key).await?;
-        let Some(row) = row.filter(|row| row.generation == claim.generation) else {
-            history::record_superseded(&mut tx, &self.history_row(claim, call, Outcome::Superseded, &claim.token))
-                .await?;
-            tx.commit().await?;
-            return Ok(None);
+        let Some(row) = lock_row(&mut tx, &claim.token.key).await? else {
+            return Ok(Ending::Forgotten);
         };
-        let is_claimed = row.leased_by.is_some();
-        let present = row.into_token(&self.sealer)?;
-        if !is_claimed {
-            // Settled before: the answer to that commit did not reach us, and we try again.
-            let outcome = history::outcome_of(&mut tx, &claim.token.key, claim.generation).await?;
-            return Ok(outcome.map(|outcome| Settled { token: present, outcome, next: None, exhausted: None }));
+        let is_others = row.leased_by.as_ref().is_some_and(|holder| *holder != self.instance);
+        if row.generation < claim.generation || (row.generation == claim.generation && is_others) {
+            return Ok(Ending::Forgotten);
         }
+        if row.generation != claim.generation || row.leased_by.is_none() {
+            return self.settle_late(tx, row, claim, call).await;
+        }
+        let present = row.into_token(&self.sealer)?;
         let settlement = settle(&present, claim, call, terms.ahead, terms.roll);
         let mut token = settlement.token;
         history::append(&mut tx, &self.history_row(claim, call, settlement.outcome, &token)).await?;
@@ -93,7 +100,36 @@ impl Store {
             token.generation = next.generation;
         }
         tx.commit().await?;
-        Ok(Some(Settled { token, outcome: settlement.outcome, next, exhausted }))
+        Ok(Ending::Settled(Box::new(Settled { token, outcome: settlement.outcome, next, exhausted })))
+    }
+
+    /// The claim is not ours any more: its lease ran out, or the answer to an earlier commit of this settle did not reach us.
+    async fn settle_late(
+        &self,
+        mut tx: Tx,
+        row: TokenRow,
+        claim: &Claim,
+        call: &EndedCall,
+    ) -> Result<Ending, StoreError> {
+        let is_next = row.generation != claim.generation;
+        let token = row.into_token(&self.sealer).map(Box::new);
+        let recorded = history::outcome_of(&mut tx, &claim.token.key, claim.generation).await?;
+        match recorded {
+            Some(Outcome::Superseded) => {}
+            // Given back, or ended with a new start: nobody waits for it.
+            None if !is_next => {}
+            None | Some(Outcome::Lost) => {
+                let row = self.history_row(claim, call, Outcome::Superseded, &claim.token);
+                history::record_superseded(&mut tx, &row, recorded).await?;
+                tx.commit().await?;
+            }
+            Some(outcome) => {
+                let settled = Settled { token: *token?, outcome, next: None, exhausted: None };
+                return Ok(Ending::Settled(Box::new(settled)));
+            }
+        }
+        // A row that does not read has been told of by whoever claimed it.
+        Ok(Ending::Superseded(token.ok()))
     }
 
     /// The call that replaces a dead token: a forced refresh in stable mode, or an ordinary one, which brings what somebody else forced, when the

@@ -58,7 +58,7 @@ impl Problem {
     }
 
     fn of_store(error: &StoreError, cause: Cause) -> Self {
-        if error.is_unavailable() {
+        if error.is_away() || error.passes() {
             Self::new(
                 Code::DatabaseUnavailable,
                 "the database cannot be reached or takes no changes now; the log says which; ask again soon",
@@ -176,6 +176,8 @@ mod tests {
             (RefreshError::SecretUnreadable, "secret_unreadable", 500),
             (RefreshError::Draining, "shutting_down", 503),
             (statement(FailureKind::Unavailable), "database_unavailable", 503),
+            (statement(FailureKind::Closed), "database_unavailable", 503),
+            (statement(FailureKind::Conflict), "database_unavailable", 503),
             (statement(FailureKind::Other), "internal", 500),
             (RefreshError::Crashed, "internal", 500),
         ]

@@ -25,6 +25,7 @@ pub(in crate::store) fn kind_of(error: &sqlx::Error) -> FailureKind {
     if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
         return match error.number() {
             1205 | 1213 => FailureKind::Conflict,
+            1044 | 1045 | 1049 | 1146 | 1698 => FailureKind::Closed,
             1021 | 1040 | 1053 | 1114 | 1203 | 1226 | 1290 | 1792 | 1836 | 1927 => FailureKind::Unavailable,
             _ => FailureKind::Other,
         };
@@ -40,6 +41,8 @@ pub(in crate::store) fn kind_of(error: &sqlx::Error) -> FailureKind {
     }
     match &*code {
         "40001" | "40P01" | "55P03" => FailureKind::Conflict,
+        "3D000" | "42P01" => FailureKind::Closed,
+        code if code.starts_with("28") => FailureKind::Closed,
         "25006" | "25P03" | "57014" => FailureKind::Unavailable,
         // Connection exceptions, insufficient resources, operator intervention, system errors.
         code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => FailureKind::Unavailable,

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use wxtoken::domain::account::{Mode, NewAccount};
 use wxtoken::domain::budget::Limits;
-use wxtoken::domain::refresh::{CallKind, Outcome, Trigger};
+use wxtoken::domain::refresh::{CallKind, Failure, FailureClass, Outcome, Trigger};
+use wxtoken::domain::settlement::CallResult;
 use wxtoken::domain::timestamp::Timestamp;
 use wxtoken::domain::token::{Claim, NOTICE};
 use wxtoken::store::lease::Attempt;
 
 use super::claims::history;
-use super::fixture::{ACCESS, Home, LEASE, LIMITS, TWO_HOURS, account, after, key, noon};
+use super::fixture::{ACCESS, CALL, Home, LEASE, LIMITS, TWO_HOURS, account, after, ended, failure, key, noon};
 use crate::support::database::{TestDatabase, on_every_database};
 
 const MOMENT: Duration = Duration::from_millis(1);
@@ -86,5 +87,29 @@ on_every_database! {
         home.settle(&claim, &home.brought("value-3", TWO_HOURS, after(104))).await.expect("the claim holds");
         let row = home.token(&token).await;
         assert!(!row.in_doubt && row.version == 3);
+    }
+
+    async fn a_probe_that_finds_the_value_alive_leaves_its_end_announced(database: TestDatabase) {
+        let home = home(database).await;
+        let (lost, over) = lose_a_mint(&home).await;
+        let probe = home.claim(&lost.token.key, CallKind::Probe, over).await;
+        let alive = ended(CallResult::Accepted, over);
+        home.settle(&probe, &alive).await.expect("the claim holds");
+        let row = home.token(&lost.token.key).await;
+        assert_eq!((row.in_doubt, row.refresh_at), (true, alive.ended_at.plus(NOTICE)));
+    }
+
+    async fn while_a_mint_without_an_answer_is_looked_into_its_value_is_not_withheld(database: TestDatabase) {
+        let home = home(database).await;
+        let (mint, _) = lose_a_mint(&home).await;
+        let silence = Failure { class: FailureClass::Transient, maybe_done: true, ..failure(-1, "no answer") };
+        let silence = CallResult::Failed(silence);
+        let settled = home.settle(&mint, &ended(silence, after(101))).await.expect("the claim holds");
+        let probe = settled.next.expect("a probe follows");
+        let row = home.token(&mint.token.key).await;
+        assert!(row.in_doubt && row.refresh_at >= after(101).plus(NOTICE) && !row.is_ending(after(102)), "{row:?}");
+        // It hangs until long after that.
+        home.settle(&probe, &ended(CallResult::Failed(failure(-1, "no answer")), after(110))).await.expect("it holds");
+        assert_eq!(home.token(&mint.token.key).await.refresh_at, after(110).plus(CALL).plus(NOTICE));
     }
 }

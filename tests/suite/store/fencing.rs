@@ -2,10 +2,10 @@
 
 use wxtoken::domain::refresh::{CallKind, Outcome};
 use wxtoken::domain::token::{Claim, Standing};
-use wxtoken::store::settle::Terms;
+use wxtoken::store::settle::{Ending, Terms};
 
 use super::claims::history;
-use super::fixture::{ACCESS, Home, LEASE, TWO_HOURS, actor, after, failed, key, noon, refused};
+use super::fixture::{ACCESS, Home, LEASE, TERMS, TWO_HOURS, actor, after, failed, key, noon, refused};
 use crate::support::database::on_every_database;
 
 /// A claim whose lease has run out.
@@ -85,7 +85,8 @@ on_every_database! {
         let call = home.brought("value", TWO_HOURS, after(1));
         home.settle(&claim, &call).await.expect("the claim holds");
         home.claim(&claim.token.key, CallKind::Mint, after(2)).await;
-        assert!(home.settle(&claim, &call).await.is_none());
+        let again = home.settle(&claim, &call).await.expect("it was stored, and that is no late answer");
+        assert_eq!((again.outcome, again.token.generation), (Outcome::Success, 2));
         assert_eq!(outcomes(&home).await, [(1, Outcome::Success)]);
     }
 
@@ -95,8 +96,27 @@ on_every_database! {
         home.give(&key("wx1", ACCESS), "value", noon()).await;
         let probe = home.claim(&key("wx1", ACCESS), CallKind::Probe, after(1)).await;
         home.settle(&probe, &refused(after(1))).await.expect("the claim holds");
-        assert!(home.settle(&probe, &refused(after(1))).await.is_none());
+        let again = home.settle(&probe, &refused(after(1))).await.expect("it is known");
+        assert_eq!((again.outcome, again.next.map(|_| ())), (Outcome::ForeignRefresh, None));
         assert_eq!(outcomes(&home).await, [(1, Outcome::Success), (2, Outcome::ForeignRefresh)]);
+    }
+
+    async fn an_answer_for_a_claim_that_a_restored_copy_lacks_is_not_taken_for_a_late_one(database: TestDatabase) {
+        let home = Home::new(database).await;
+        home.register("wx1", &[ACCESS], noon()).await;
+        home.give(&key("wx1", ACCESS), "value", noon()).await;
+        let claim = home.claim(&key("wx1", ACCESS), CallKind::Mint, after(1)).await;
+        let ended = home.brought("newer-value", TWO_HOURS, after(1));
+        let mut raw = home.raw().await;
+        raw.run("UPDATE wx_token SET generation = 1, leased_by = NULL, leased_until = 0").await;
+        let before = home.token(&claim.token.key).await;
+        let settle = async || home.store.settle(&claim, &ended, TERMS, after(2)).await.expect("the settle runs");
+        assert!(matches!(settle().await, Ending::Forgotten), "the copy was made before the claim");
+        assert_eq!((home.token(&claim.token.key).await, outcomes(&home).await), (before, vec![(1, Outcome::Success)]));
+        home.claim(&claim.token.key, CallKind::Mint, after(3)).await;
+        raw.run("UPDATE wx_token SET leased_by = 'another'").await;
+        assert!(matches!(settle().await, Ending::Forgotten), "another has claimed the same generation since");
+        assert_eq!(outcomes(&home).await, [(1, Outcome::Success)]);
     }
 
     async fn a_crowd_of_rivals_writes_one_row_for_each_claim(database: TestDatabase) {

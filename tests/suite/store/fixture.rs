@@ -16,7 +16,7 @@ use wxtoken::store::audit::Actor;
 use wxtoken::store::db::Db;
 use wxtoken::store::lease::{Attempt, Seen, Wish};
 use wxtoken::store::migrate::bring_up_to_date;
-use wxtoken::store::settle::{Settled, Terms};
+use wxtoken::store::settle::{Ending, Settled, Terms};
 
 use super::raw::Raw;
 use crate::support::database::{Kind, TestDatabase};
@@ -109,7 +109,10 @@ impl Home {
     }
 
     pub(super) async fn settle(&self, claim: &Claim, call: &EndedCall) -> Option<Settled> {
-        self.store.settle(claim, call, TERMS, call.ended_at).await.expect("the settle runs")
+        match self.store.settle(claim, call, TERMS, call.ended_at).await.expect("the settle runs") {
+            Ending::Settled(settled) => Some(*settled),
+            Ending::Superseded(_) | Ending::Forgotten => None,
+        }
     }
 
     /// Claims a token and gives it this value.

@@ -7,7 +7,7 @@ use wxtoken::domain::refresh::{CallKind, Outcome};
 use wxtoken::domain::timestamp::Timestamp;
 use wxtoken::store::history::RefreshFilter;
 use wxtoken::store::lease::Attempt;
-use wxtoken::store::settle::Terms;
+use wxtoken::store::settle::{Ending, Terms};
 
 use super::fixture::{ACCESS, CARD, Home, JSAPI, account, actor, after, failed, key, noon, secret, types};
 use crate::support::database::on_every_database;
@@ -68,7 +68,8 @@ on_every_database! {
         let call = home.brought("value", 7_200, after(1));
         let terms = Terms { ahead: Duration::from_secs(240), lease: Duration::from_secs(20), roll: 0.0 };
         let settled = home.store.settle(&claim, &call, terms, after(600)).await.expect("the settle runs");
-        assert_eq!(settled.expect("nobody was newer").token.record.last_call_at, call.ended_at);
+        let Ending::Settled(settled) = settled else { panic!("nobody was newer: {settled:?}") };
+        assert_eq!(settled.token.record.last_call_at, call.ended_at);
         let news = home.store.tokens_changed_since(after(599)).await.expect("they read");
         assert_eq!(news.len(), 1, "a poll that looks at the last second sees it");
     }
