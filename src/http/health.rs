@@ -74,6 +74,7 @@ fn describe(rooms: &Rooms, now: Timestamp) -> String {
     let lines = [
         ("view", view),
         ("database", database),
+        ("wechat", if rooms.refresher.is_cut_off() { "not reached" } else { "reachable" }.to_owned()),
         ("unstored", format!("{} answers of WeChat wait for the database", rooms.refresher.unstored())),
         ("clock", describe_clock(rooms.clock.reading(), now)),
         ("accounts", rooms.live.count_accounts().to_string()),

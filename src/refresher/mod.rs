@@ -207,6 +207,11 @@ impl Refresher {
         self.due.notify_one();
     }
 
+    /// Whether the last calls found no connection to WeChat.
+    pub fn is_cut_off(&self) -> bool {
+        self.reach.is_lost()
+    }
+
     /// How this refresher refreshes.
     pub fn policy(&self) -> &Policy {
         &self.policy

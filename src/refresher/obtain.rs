@@ -152,7 +152,9 @@ impl Refresher {
         let refresher = Arc::clone(self);
         let Order { key, call, trigger } = order.clone();
         let work = || async move {
-            refresher.keep_pace(&key).await?;
+            if !refresher.database_is_away() {
+                refresher.keep_pace(&key).await?;
+            }
             let claim = match refresher.claim_or_follow(&key, call, trigger, seen).await? {
                 Won::Claim(claim) => claim,
                 Won::Token(_) => return Err(RefreshError::Superseded),

@@ -310,11 +310,12 @@ pub(super) async fn append_lost(tx: &mut Tx, token: &mut Token, lost: Option<Ref
 /// Tells every instance that the token's value is in doubt and will be ended in a moment. The row is due then, and nobody has it: who had is
 /// fenced off.
 async fn announce(tx: &mut Tx, token: &Token, now: Timestamp) -> Result<Token, StoreError> {
+    let ends = token.value.as_ref().map_or(now, |value| value.life.until.max(now));
     let announced = Token {
         in_doubt: true,
         generation: token.generation + 1,
         revision: token.revision + 1,
-        refresh_at: now.plus(NOTICE),
+        refresh_at: now.plus(NOTICE).min(ends),
         leased_until: Timestamp::ZERO,
         leased_by: None,
         ..token.clone()

@@ -72,7 +72,16 @@ async fn liveness_and_readiness_need_no_key() {
         nobody.post(path, &json!({})).await.expect_problem(405, "method_not_allowed");
     }
     let verbose = nobody.get("/readyz?verbose").await.expect_status(200).text;
-    for line in ["view: ", "database: reachable", "accounts: 0", "scheduler: ", "clock: ", "unstored: 0", "version: "] {
+    for line in [
+        "view: ",
+        "database: reachable",
+        "wechat: reachable",
+        "accounts: 0",
+        "scheduler: ",
+        "clock: ",
+        "unstored: 0",
+        "version: ",
+    ] {
         assert!(verbose.contains(line), "{verbose}");
     }
     nobody.get("/readyz?loud").await.expect_problem(400, "invalid_request");

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{RECOVERY, Scene, TOLD_WITHIN};
+use super::{ACCESS_TOKEN, RECOVERY, Scene, TOLD_WITHIN};
 use crate::support::api::{Api, Reply};
 use crate::support::database::Kind;
 use crate::support::own_server::OwnServer;
@@ -83,7 +83,9 @@ async fn gone(kind: Kind, way: Way) {
 async fn admins_are_told(admin: &Api, key_path: &str) {
     let account = json!({ "appid": "wxnew", "secret": SECRET });
     let key = json!({ "name": "new", "role": "service", "accounts": ["wxstable"] });
-    let calls: [(Method, &str, Option<&Value>); 7] = [
+    let served = admin.token("wxstable", ACCESS_TOKEN).await.expect_status(200).body["value"].clone();
+    let (report, force) = (json!({ "value": served }), json!({ "force": true }));
+    let calls: [(Method, &str, Option<&Value>); 10] = [
         (Method::POST, "/v1/accounts", Some(&account)),
         (Method::PATCH, "/v1/accounts/wxstable", Some(&json!({ "name": "another" }))),
         (Method::DELETE, "/v1/accounts/wxstable", None),
@@ -91,6 +93,9 @@ async fn admins_are_told(admin: &Api, key_path: &str) {
         (Method::GET, "/v1/refreshes", None),
         (Method::POST, "/v1/keys", Some(&key)),
         (Method::DELETE, key_path, None),
+        (Method::POST, "/v1/accounts/wxstable/tokens/access_token/refresh", Some(&force)),
+        (Method::POST, "/v1/accounts/wxstable/tokens/access_token/report", Some(&report)),
+        (Method::POST, "/v1/accounts/wxstable/check", Some(&json!({}))),
     ];
     let told = calls.map(|(method, path, body)| async move {
         let began = Instant::now();

@@ -197,4 +197,5 @@ async fn an_instance_that_is_cut_off_from_wechat_leaves_the_tokens_to_its_peer()
         );
     }
     assert!(cut_off.output().contains("WeChat is out of reach"), "{}", cut_off.output());
+    assert!(cut_off.admin().get("/readyz?verbose").await.text.contains("wechat: not reached"));
 }

@@ -1,7 +1,7 @@
 //! Rivals: several instances on one database, and everything that can go wrong between them.
 //!
-//! A run is played from a seed: real processes, a real database, the sandbox, a fault proxy between any two of them, readers who log
-//! every value they are given, and a schedule of faults. Afterwards `checks` decides from the logs alone whether the promises I1 to I9 were kept.
+//! A run is played from a seed: real processes, a real database, the sandbox, a fault proxy between each process and both of these, readers
+//! who log every value they are given, and a schedule of faults. Afterwards `checks` decides from the logs alone whether the promises I1 to I9 were kept.
 //!
 //! ```text
 //! tests/run.sh rivals::short                               200 seeds of two or three instances, some two minutes

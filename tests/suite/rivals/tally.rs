@@ -9,8 +9,10 @@ use super::record::Of;
 use super::scene::Played;
 
 /// With fewer faults planned, one may never strike by chance.
-const FAULTS_FOR_EVERY_KIND: usize = 500;
+const FAULTS_FOR_EVERY_KIND: usize = 300;
 const MOST_VIOLATIONS_SHOWN: usize = 12;
+/// One run in so many may be excused, for a part of its promises, by a machine that was too busy.
+const MOST_BUSY: usize = 4;
 
 /// The sums over the runs, and what was wrong with any of them.
 pub(super) struct Tally {
@@ -86,6 +88,9 @@ impl Tally {
         // For those who want to know; the runs pass without it.
         std::fs::write(self.kept("sums"), &sums).ok();
         self.failures.extend(never.filter(|_| self.planned >= FAULTS_FOR_EVERY_KIND));
+        if self.busy * MOST_BUSY > self.runs {
+            self.failures.push("the machine was too busy too often for this to show anything".to_owned());
+        }
         assert!(self.failures.is_empty(), "{}{} failures\n{}", sums, self.failures.len(), self.failures.join("\n"));
     }
 

@@ -84,7 +84,8 @@ pub(super) fn what_we_ended_ourselves_is_found_out(record: &Record) -> Vec<Strin
         let Some(death) = deaths.get(tail(&given.value)).filter(|death| death.cause == Cause::Ours) else { continue };
         let troubles = record.troubles.iter().filter(|trouble| match &trouble.of {
             Of::Account(appid) => *appid == read.appid,
-            _ => true,
+            Of::Machine => true,
+            of => of.instance() == Some(read.instance),
         });
         if longest_calm(troubles, death.at, read.sent) > DETECTION {
             found.push(format!("a value that we ended at {}: {}", death.at, told(read)));
