@@ -1,5 +1,6 @@
 //! What the product promises, shown from outside: the real program, real databases, a simulated WeChat.
 
+mod clocks;
 mod crashes;
 mod crowd;
 mod fairness;

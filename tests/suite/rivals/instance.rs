@@ -1,10 +1,10 @@
 //! One instance: its process, started again and again, and the proxies between it and what it needs.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::support::api::Api;
+use crate::support::clock::HostClock;
 use crate::support::database::TestDatabase;
 use crate::support::process::Server;
 use crate::support::proxy::Proxy;
@@ -16,13 +16,8 @@ const CALL_TIMEOUT: &str = "800ms";
 pub(super) const CALL_MILLIS: i64 = 800;
 /// How long a claim is good for, in milliseconds.
 pub(super) const LEASE_MILLIS: i64 = CALL_MILLIS * 5 / 2;
-/// How long a process goes by the clock that it has read.
-pub(super) const CLOCK_DELAY: Duration = Duration::from_millis(1_100);
 /// The drain limit of 15 s, and what the machine adds.
 const EXIT_BOUND: Duration = Duration::from_secs(20);
-
-/// By this variable a process is given a library before its own.
-const PRELOAD: &str = if cfg!(target_os = "macos") { "DYLD_INSERT_LIBRARIES" } else { "LD_PRELOAD" };
 
 /// An instance.
 pub(super) struct Instance {
@@ -30,8 +25,8 @@ pub(super) struct Instance {
     pub(super) to_wechat: Proxy,
     database_url: String,
     wechat_url: String,
-    /// The file that says how wrong its host's clock is, if it has one of its own.
-    clock: Option<PathBuf>,
+    /// The clock of its host, if it has one of its own.
+    clock: Option<HostClock>,
     running: Mutex<Running>,
 }
 
@@ -45,26 +40,18 @@ struct Running {
 }
 
 impl Instance {
-    /// An instance that is not running yet. A host's clock that is or will be wrong is kept in `directory`.
-    pub(super) fn prepare(
-        number: usize,
-        database: &TestDatabase,
-        sandbox: &TestSandbox,
-        directory: &Path,
-        hours_off: Option<i32>,
-    ) -> Self {
+    /// An instance that is not running yet. Its host has a clock of its own if that is or will be wrong.
+    pub(super) fn prepare(database: &TestDatabase, sandbox: &TestSandbox, hours_off: Option<i32>) -> Self {
         let (to_database, database_url) = Proxy::in_front_of(database.url());
         let (to_wechat, wechat_url) = Proxy::in_front_of(sandbox.url());
-        let clock = hours_off.map(|_| directory.join(format!("clock{number}")));
-        let instance = Self { to_database, to_wechat, database_url, wechat_url, clock, running: Mutex::default() };
-        instance.set_clock(hours_off.unwrap_or(0));
-        instance
+        let clock = hours_off.map(HostClock::new);
+        Self { to_database, to_wechat, database_url, wechat_url, clock, running: Mutex::default() }
     }
 
-    /// Sets the wall clock of the host that this instance believes itself on; it takes [`CLOCK_DELAY`] to show.
+    /// Sets the wall clock of the host that this instance believes itself on; that takes [`HostClock::DELAY`] to show.
     pub(super) fn set_clock(&self, hours_off: i32) {
         if let Some(clock) = &self.clock {
-            std::fs::write(clock, format!("{hours_off:+}h\n")).expect("the clock's file can be written");
+            clock.set(hours_off);
         }
     }
 
@@ -76,11 +63,7 @@ impl Instance {
             .env("WXTOKEN_CALL_TIMEOUT", CALL_TIMEOUT)
             .env("WXTOKEN_SCAN_INTERVAL", "400ms");
         if let Some(clock) = &self.clock {
-            server = server
-                .env(PRELOAD, &faketime())
-                .env("FAKETIME_TIMESTAMP_FILE", &clock.display().to_string())
-                .env("FAKETIME_CACHE_DURATION", "1")
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            server = server.under(clock);
         }
         let server = server.start().await;
         let mut running = self.running();
@@ -128,11 +111,4 @@ impl Instance {
     fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The library that gives a process a wall clock of its own.
-fn faketime() -> String {
-    let name = "WXTOKEN_TEST_FAKETIME";
-    let path = std::env::var_os(name).and_then(|path| path.into_string().ok());
-    path.unwrap_or_else(|| panic!("{name} is not set: run the tests with tests/run.sh"))
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wxtoken::clock::Clock;
@@ -53,7 +52,6 @@ pub(super) struct Scene {
     troubles: Mutex<Vec<Trouble>>,
     edits: Mutex<Vec<(i64, String)>>,
     strikes: Mutex<BTreeMap<&'static str, u64>>,
-    _directory: TempDir,
 }
 
 /// What a run came to.
@@ -86,11 +84,8 @@ impl Scene {
         let sandbox = TestSandbox::start().await;
         let clock = Clock::new();
         let database = TestDatabase::create(plan.database).await;
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let prepare = |(number, hours): (usize, &Option<i32>)| {
-            Arc::new(Instance::prepare(number, &database, &sandbox, directory.path(), *hours))
-        };
-        let instances: Vec<_> = plan.clocks.iter().enumerate().map(prepare).collect();
+        let prepare = |hours: &Option<i32>| Arc::new(Instance::prepare(&database, &sandbox, *hours));
+        let instances: Vec<_> = plan.clocks.iter().map(prepare).collect();
         instances[0].start().await;
         join_all(instances[1..].iter().map(|instance| instance.start())).await;
         for account in &plan.accounts {
@@ -106,7 +101,6 @@ impl Scene {
             troubles: Mutex::default(),
             edits: Mutex::default(),
             strikes: Mutex::default(),
-            _directory: directory,
         }
     }
 

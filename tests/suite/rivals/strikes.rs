@@ -7,11 +7,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use wxtoken::wechat::sandbox::Line;
 
-use super::instance::{CLOCK_DELAY, Instance};
+use super::instance::Instance;
 use super::plan::{Account, Event, What};
 use super::record::Of;
 use super::scene::{Scene, secret};
 use crate::support::api::Api;
+use crate::support::clock::HostClock;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::wait::within;
 
@@ -79,7 +80,7 @@ impl Scene {
             What::Edit(instance, account) => self.edit(*instance, &self.plan.accounts[*account]).await,
             What::Clock(instance, hours) => {
                 self.instances[*instance].set_clock(*hours);
-                tokio::time::sleep(CLOCK_DELAY).await;
+                tokio::time::sleep(HostClock::DELAY).await;
                 // So that it logs something: its stamps tell at the end whether the clock has jumped.
                 self.call_through(*instance).await;
                 0

@@ -14,6 +14,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
 use tempfile::TempDir;
 
+use super::clock::HostClock;
 use super::database::Kind;
 use super::wait::{eventually, within};
 use setup::Setup;
@@ -43,6 +44,14 @@ impl OwnServer {
     /// The same with settings of the server's configuration, such as `max_connections`.
     pub(crate) async fn start_with(kind: Kind, settings: &[(&str, &str)]) -> Self {
         let setup = Setup::new(kind, settings);
+        setup.initialise();
+        Self::first_start(setup).await
+    }
+
+    /// The same on a host with this wall clock.
+    pub(crate) async fn start_under(kind: Kind, clock: &HostClock) -> Self {
+        let mut setup = Setup::new(kind, &[]);
+        setup.environment = clock.environment().into();
         setup.initialise();
         Self::first_start(setup).await
     }

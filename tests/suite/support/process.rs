@@ -11,6 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::api::{self, Api};
+use super::clock::HostClock;
 use super::database::TestDatabase;
 use super::wait::within;
 
@@ -55,6 +56,11 @@ impl ServerBuilder {
     pub(crate) fn without_env(mut self, name: &str) -> Self {
         self.environment.remove(name);
         self
+    }
+
+    /// Runs it on a host with this wall clock.
+    pub(crate) fn under(self, clock: &HostClock) -> Self {
+        clock.environment().iter().fold(self, |builder, (name, value)| builder.env(name, value))
     }
 
     /// Runs it in a directory that outlives it; without this it has one of its own.

@@ -45,6 +45,8 @@ pub(super) struct Setup {
     /// Whom the server runs as, where the tests run as root: both kinds refuse that.
     owner: Option<(u32, u32)>,
     settings: Vec<(String, String)>,
+    /// What the server finds in its environment besides what the tests have.
+    pub(super) environment: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -68,7 +70,7 @@ impl Setup {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         let is_root = fs::metadata(home.path()).expect("it was just made").uid() == 0;
         let owner = is_root.then(|| account(if kind == Kind::Postgres { "postgres" } else { "mysql" }));
-        let setup = Self { kind, password, home, owner, settings };
+        let setup = Self { kind, password, home, owner, settings, environment: Vec::new() };
         setup.give(setup.home.path());
         setup
     }
@@ -128,7 +130,7 @@ impl Setup {
             command.args(self.settings.iter().map(|(name, value)| format!("--{name}={value}")));
             command
         };
-        command.spawn().expect("the server's program can be started")
+        command.envs(self.environment.iter().cloned()).spawn().expect("the server's program can be started")
     }
 
     /// A program that runs as the server's user, and prints into the log.
