@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::mysql::MySqlRow;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
@@ -32,6 +32,7 @@ use tokio::time::Instant;
 
 use super::StoreError;
 use crate::domain::timestamp::Timestamp;
+use crate::fail_point;
 pub(super) use failure::{kind_of, migration_kind_of};
 pub(super) use lane::Tx;
 use lane::{Connection, Lane};
@@ -267,12 +268,12 @@ impl Db {
     /// Brings the schema up to date.
     pub(super) async fn migrate(&self, mut migrator: Migrator) -> Result<(), MigrateError> {
         match &self.pools {
-            Handle::Sqlite(pools) => migrator.run(&mut *pools.writers.acquire().await?).await,
+            Handle::Sqlite(pools) => run_steps(&migrator, &mut *pools.writers.acquire().await?).await,
             Handle::Postgres(pools) => {
                 let mut conn = pools.writers.acquire().await?;
                 // Instances that start together wait for the one that migrates.
                 sqlx::query("SET lock_timeout = '60s'").execute(&mut *conn).await?;
-                let result = migrator.run(&mut *conn).await;
+                let result = run_steps(&migrator, &mut *conn).await;
                 conn.close().await?;
                 result
             }
@@ -285,7 +286,7 @@ impl Db {
                 if table_exists_on(&mut conn, "wx_migrations").await? {
                     sqlx::query(forget).execute(&mut *conn).await?;
                 }
-                let result = migrator.set_locking(false).run(&mut *conn).await;
+                let result = run_steps(migrator.set_locking(false), &mut *conn).await;
                 sqlx::query(UNLOCK_MIGRATIONS).execute(&mut *conn).await?;
                 result
             }
@@ -310,6 +311,15 @@ impl Db {
             pools.writers.close().await;
         });
     }
+}
+
+/// Applies the steps that are missing, one at a time. Each that is there already is passed over by the driver.
+async fn run_steps<C: Migrate>(migrator: &Migrator, conn: &mut C) -> Result<(), MigrateError> {
+    for step in migrator.iter() {
+        migrator.run_direct(Some(step.version), conn, false).await?;
+        fail_point::pass("after_migration_step").await;
+    }
+    Ok(())
 }
 
 /// The statement in the words of `dialect`. Each is rendered once and kept for good: there are as many as the program has literals.

@@ -11,6 +11,7 @@ use crate::domain::budget::Exhausted;
 use crate::domain::refresh::{CallKind, Trigger};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, NOTICE, Standing, Token, TokenKey};
+use crate::fail_point;
 
 /// Due tokens of one standing, the longest overdue first. Its plan must be the index on the refresh time.
 pub const DUE_SCAN: &str = select!(
@@ -197,6 +198,7 @@ impl Store {
         let generation = token.generation + 1;
         let claim = Claim { token, call, trigger, generation, claimed_at: now, follows_failure: false };
         self.write_lease(tx, &claim, lease).await?;
+        fail_point::pass("before_claim_commit").await;
         Ok(Attempt::Claimed(Box::new(claim)))
     }
 

@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("refresher", &["live", "store", "wechat", "seal", "domain", "clock", "fail_point"]),
     ("mirror", &["live", "store", "wechat", "seal", "domain", "clock"]),
     ("live", &["store", "wechat", "seal", "domain", "clock", "fail_point"]),
-    ("store", &["seal", "domain"]),
+    ("store", &["seal", "domain", "fail_point"]),
     ("wechat", &["seal", "domain", "clock"]),
     ("seal", &["domain"]),
     ("domain", &[]),

@@ -14,7 +14,7 @@ use crate::support::sandbox::TestSandbox;
 use crate::support::wait::eventually;
 
 const KILLS: usize = 20;
-const APPID: &str = "wx1";
+pub(super) const APPID: &str = "wx1";
 /// Seconds. In stable mode a token can be replaced when less than the overlap is left; that begins later than the lease of a lost claim
 /// ends, as it does at WeChat, so that the recovery gets the token that was lost.
 const OVERLAP: u64 = 60;
@@ -23,7 +23,7 @@ const LIFETIME: u64 = OVERLAP + 5;
 const CALL_TIMEOUT: &str = "1s";
 /// Milliseconds. WeChat processes a call half of this after it came, so that a test can judge what it read before a recovery ends it.
 const LATENCY: u32 = 300;
-const BOUND: Duration = Duration::from_secs(40);
+pub(super) const BOUND: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -158,9 +158,9 @@ async fn recover_under_readers(kind: Kind) {
     }
 }
 
-const REFRESH: &str = "/v1/accounts/wx1/tokens/access_token/refresh";
+pub(super) const REFRESH: &str = "/v1/accounts/wx1/tokens/access_token/refresh";
 
-async fn start(db: &TestDatabase, sandbox: &TestSandbox, fail_point: Option<String>) -> Server {
+pub(super) async fn start(db: &TestDatabase, sandbox: &TestSandbox, fail_point: Option<String>) -> Server {
     let builder = Server::builder().database(db).wechat(sandbox.url()).env("WXTOKEN_CALL_TIMEOUT", CALL_TIMEOUT);
     match fail_point {
         Some(name) => builder.fail_point(&name).start().await,

@@ -10,6 +10,7 @@ mod leaks;
 mod pauses;
 mod sharing;
 mod steadiness;
+mod uncommitted;
 mod watch;
 mod wechat_away;
 
