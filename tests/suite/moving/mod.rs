@@ -3,6 +3,7 @@
 mod backups;
 mod bad_backups;
 mod columns;
+mod meanwhile;
 mod moves;
 mod refusals;
 
@@ -114,9 +115,11 @@ fn server_on(database: &TestDatabase, sandbox: &TestSandbox) -> ServerBuilder {
 }
 
 fn mover(source: &TestDatabase, target: &TestDatabase) -> ServerBuilder {
-    Server::command(&["migrate", "--to", target.url()])
-        .env("DATABASE_URL", source.url())
-        .env("WXTOKEN_MASTER_KEY", MASTER_KEY)
+    mover_to(source, target.url())
+}
+
+fn mover_to(source: &TestDatabase, url: &str) -> ServerBuilder {
+    Server::command(&["migrate", "--to", url]).env("DATABASE_URL", source.url()).env("WXTOKEN_MASTER_KEY", MASTER_KEY)
 }
 
 /// Runs a command to its end. Copying thousands of rows in a debug build takes its time on a loaded machine.
