@@ -86,7 +86,7 @@ on_both_servers! {
         // Two hours on for one host and two hours back for the other: both are right now, and what counts stays the same.
         for host in &hosts {
             host.clock.set(0);
-            eventually(BOUND, "the host's clock to be set", async || is_about(reading(&host.server).await.0, 0).then_some(())).await;
+            eventually(HostClock::DELAY * 10, "the host's clock to be set", async || is_about(reading(&host.server).await.0, 0).then_some(())).await;
         }
         assert_one_true_end(&sandbox, &appids, &hosts).await;
         minted(&sandbox, &appids, 4).await;
@@ -163,18 +163,19 @@ async fn assert_refreshed_in_their_window(sandbox: &TestSandbox, appids: &[Strin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_clock_is_set_on_is_followed_within_a_minute() {
-    let (ahead, gap) = after_the_database_is_set(Kind::Postgres, 2).await;
+    let (ahead, gap, calls) = after_the_database_is_set(Kind::Postgres, 2).await;
     assert!(is_about(gap, 2 * HOUR) && is_about(ahead, 2 * HOUR), "{ahead} {gap}");
+    assert_eq!(calls, 2, "the token seemed to be at its end and was fetched again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_clock_is_set_back_is_followed_in_steps() {
-    let (ahead, gap) = after_the_database_is_set(Kind::Mysql, -2).await;
-    assert!(is_about(gap, -2 * HOUR) && is_about(ahead, -STEP), "{ahead} {gap}");
+    let (ahead, gap, calls) = after_the_database_is_set(Kind::Mysql, -2).await;
+    assert!(is_about(gap, -2 * HOUR) && is_about(ahead, -STEP) && calls == 1, "{ahead} {gap} {calls}");
 }
 
-/// Sets the clock of a server's host under an instance whose own host is right. How that one's clock stands after the next measurement.
-async fn after_the_database_is_set(kind: Kind, hours: i32) -> (i64, i64) {
+/// Sets the clock of a server's host under an instance whose own host is right; see [`after_it_is_set`].
+async fn after_the_database_is_set(kind: Kind, hours: i32) -> (i64, i64, usize) {
     let clock = HostClock::new(0);
     let database = OwnServer::start_under(kind, &clock).await;
     let sandbox = TestSandbox::start().await;
@@ -187,12 +188,13 @@ async fn after_the_database_is_set(kind: Kind, hours: i32) -> (i64, i64) {
 async fn on_sqlite_the_hosts_clock_is_followed_in_steps() {
     let (db, sandbox) = (TestDatabase::create(Kind::Sqlite).await, TestSandbox::start().await);
     let host = Host::start(&db, &sandbox, 0).await;
-    let (ahead, gap) = after_it_is_set(&host.server, &sandbox, &host.clock, 2).await;
-    assert!(is_about(gap, 2 * HOUR) && is_about(ahead, STEP - 2 * HOUR), "{ahead} {gap}");
+    let (ahead, gap, calls) = after_it_is_set(&host.server, &sandbox, &host.clock, 2).await;
+    assert!(is_about(gap, 2 * HOUR) && is_about(ahead, STEP - 2 * HOUR) && calls == 1, "{ahead} {gap} {calls}");
 }
 
-/// Sets a clock while the token is read all the time, and waits for the next measurement.
-async fn after_it_is_set(server: &Server, sandbox: &TestSandbox, clock: &HostClock, hours: i32) -> (i64, i64) {
+/// Sets a clock while a token of two hours is read all the time. How the instance's clock stands after the next measurement, and how
+/// often it has called WeChat by then.
+async fn after_it_is_set(server: &Server, sandbox: &TestSandbox, clock: &HostClock, hours: i32) -> (i64, i64, usize) {
     let admin = server.admin();
     sandbox.account("wx1", &json!({}));
     register(&admin, "wx1", "stable", json!([ACCESS_TOKEN])).await;
@@ -201,13 +203,15 @@ async fn after_it_is_set(server: &Server, sandbox: &TestSandbox, clock: &HostClo
     let (ahead, gap) = reading(server).await;
     assert!(is_about(ahead, 0) && gap == 0, "{ahead} {gap}");
     clock.set(hours);
-    let found = eventually(MEASURED_WITHIN, "the next measurement", async || {
+    let (ahead, gap) = eventually(MEASURED_WITHIN, "the next measurement", async || {
         let found = reading(server).await;
         (found.1 != 0).then_some(found)
     })
     .await;
+    let token = admin.token("wx1", ACCESS_TOKEN).await.expect_status(200).body;
+    assert!(token["expires_in"].as_i64() > Some(7_000), "{token}");
     reader.end().await.assert_flawless("while a clock is set");
     let output = server.output();
     assert!(output.contains("s off the time kept here; somebody set a clock"), "{output}");
-    found
+    (ahead, gap, sandbox.calls("wx1").len())
 }
