@@ -201,6 +201,7 @@ max_connections = $MAX_CONNECTIONS
 fsync = off
 synchronous_commit = off
 full_page_writes = off
+dynamic_shared_memory_type = mmap
 CONF
     if as_postgres "$postgres_bin/pg_ctl" start -D "$data" -l "$log" -w -t $START_SECONDS >/dev/null 2>&1; then
       export WXTOKEN_TEST_POSTGRES="postgres://$USER_NAME:$password@127.0.0.1:$port/postgres"

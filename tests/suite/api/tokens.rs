@@ -109,6 +109,8 @@ async fn a_report_has_one_of_three_verdicts() {
         text(&reply.body["token"]["value"])
     };
     assert_eq!(report("84_somebody_elses", "already_replaced").await, first);
+    // It is fetched with the first value, which must live for that.
+    let ticket = text(&house.admin.token("wx1", "jsapi_ticket").await.expect_status(200).body["value"]);
     house.sandbox.kill("wx1", Line::Stable);
     let second = report(&first, "replaced").await;
     assert!(second != first && house.sandbox.accepts(&second));
@@ -127,7 +129,6 @@ async fn a_report_has_one_of_three_verdicts() {
     }
     house.admin.report("wx1", "wx_card_ticket", "x").await.expect_problem(404, "token_type_not_kept");
     house.admin.report("wx2", "access_token", "x").await.expect_problem(404, "unknown_account");
-    let ticket = text(&house.admin.token("wx1", "jsapi_ticket").await.expect_status(200).body["value"]);
     let reply = house.admin.report("wx1", "jsapi_ticket", &ticket).await.expect_status(200);
     assert_is_token(&reply.body["token"], "jsapi_ticket");
 }

@@ -87,7 +87,12 @@ async fn kill_and_restart(db: &TestDatabase, place: Place, mode: &str) {
         assert!(sandbox.accepts(&served));
         recovered(&armed, place, kill).await;
         let extra = sandbox.calls(APPID).len() - calls_before;
-        assert!(extra <= 1, "{mode}, {place:?}, kill {kill}: {extra} calls to recover");
+        assert!(
+            extra <= 1,
+            "{mode}, {place:?}, kill {kill}: {extra} calls to recover: {:#?}\n{}",
+            &sandbox.calls(APPID)[calls_before..],
+            armed.output()
+        );
         if kill < KILLS {
             until_a_call_mints(&sandbox, mode).await;
             stop_at(&armed, &sandbox, place, kill, async |server| {

@@ -196,7 +196,7 @@ mod tests {
         late.given.as_mut().expect("a value").accepted = false;
         record.reads.push(late);
         assert_eq!(what_we_ended_ourselves_is_found_out(&record).len(), 1);
-        record.troubles.push(Trouble { from: 5_000, until: 5_100, of: Of::Wechat(1) });
+        record.troubles.push(Trouble { from: 5_000, until: 5_100, of: Of::Wechat(0) });
         assert_eq!(what_we_ended_ourselves_is_found_out(&record), Vec::<String>::new());
     }
 

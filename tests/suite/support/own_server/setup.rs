@@ -23,6 +23,8 @@ const POSTGRES: &[(&str, &str)] = &[
     ("shared_buffers", "16MB"),
     ("fsync", "off"),
     ("full_page_writes", "off"),
+    // One that is killed leaves nothing outside its directory.
+    ("dynamic_shared_memory_type", "mmap"),
 ];
 const MARIADB: &[(&str, &str)] = &[
     ("bind-address", "127.0.0.1"),
