@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::kept::Kept;
-use super::obtain::BUSY_PAUSE;
 use super::seats::{Seat, Share};
 use super::{RefreshError, Refreshed, Refresher};
 use crate::domain::account::{AppId, Mode, TokenType};
@@ -19,7 +18,6 @@ use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Claim, Token, TokenKey};
 use crate::fail_point;
 use crate::store::StoreError;
-use crate::store::lease::Attempt;
 use crate::store::settle::{Ending, Settled};
 use crate::wechat::{Answer, CallError};
 
@@ -30,9 +28,6 @@ const FAILING_TICKET_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a settle may take before what it settles is served.
 const PROMPT: Duration = Duration::from_millis(200);
-
-/// How long readers wait for a mint that ends a value in doubt. WeChat answers in 50 to 700 ms.
-const LONGEST_WITHHELD: Duration = Duration::from_secs(1);
 
 /// What one call was like.
 #[derive(Debug, Clone)]
@@ -255,18 +250,6 @@ impl Refresher {
         self.store.open_secret(appid, account.secret.as_ref()?).ok()
     }
 
-    /// A mint ends a value in doubt at WeChat at once, without the overlap. Whoever reads while it is under way waits for it, but not for longer
-    /// than WeChat usually takes: while it does not answer, the value is all there is.
-    fn withhold_doubtful(&self, claim: &Claim) {
-        let now = self.clock.now();
-        if claim.call == CallKind::Mint
-            && claim.token.is_doubtful(now)
-            && let Ok(held) = self.held(&claim.token.key)
-        {
-            held.withhold(now.plus(LONGEST_WITHHELD));
-        }
-    }
-
     async fn mint(&self, claim: &Claim, secret: &AppSecret) -> Result<Answer, CallError> {
         let appid = &claim.token.key.appid;
         // The claim was counted against the budget of the mode that it saw; that mode is the one to use.
@@ -310,49 +293,6 @@ impl Refresher {
     async fn give_back(&self, claim: &Claim, again: Timestamp, reason: RefreshError) -> Result<Made, RefreshError> {
         self.store.release(claim, again).await?;
         Ok(Made::Released(reason))
-    }
-
-    /// Somebody newer owns the token. In plain mode a mint that came too late, its answer lost or not, may have brought the value that WeChat
-    /// honours now, so one more is minted.
-    pub(super) fn superseded(self: &Arc<Self>, claim: &Claim, call: &EndedCall) {
-        let key = claim.token.key.clone();
-        tracing::warn!("an answer for the {key} came after its lease and was not stored");
-        let may_have_minted = match &call.result {
-            CallResult::Value { .. } => true,
-            CallResult::Failed(failure) => failure.maybe_done,
-            CallResult::Accepted | CallResult::Refused(_) => false,
-        };
-        let is_mint = matches!(claim.call, CallKind::Mint | CallKind::Force);
-        if may_have_minted && is_mint && claim.token.mode == Mode::Plain {
-            let refresher = Arc::clone(self);
-            self.tasks.spawn(async move {
-                // An account that was removed meanwhile needs no token.
-                if let Err(error) = refresher.mint_again(&key).await
-                    && !matches!(error, RefreshError::NotKept)
-                {
-                    tracing::error!(error = &error as &dyn std::error::Error, "the {key} could not be verified");
-                }
-            });
-        }
-    }
-
-    /// The stored value is the one before WeChat's newest, if the late mint came after it. The scheduler replaces it.
-    async fn mint_again(&self, key: &TokenKey) -> Result<(), RefreshError> {
-        loop {
-            self.check_running()?;
-            let asked = Instant::now();
-            match self.store.cast_doubt(key, self.clock.now()).await {
-                Ok(Attempt::Moved(token)) => {
-                    self.live.publish_token(*token, asked);
-                    return Ok(());
-                }
-                Ok(Attempt::Absent) => return Err(RefreshError::NotKept),
-                // Somebody's lease ends by itself, and so may an outage.
-                Ok(_) => tokio::time::sleep(BUSY_PAUSE).await,
-                Err(error) if error.is_away() || error.passes() => tokio::time::sleep(BUSY_PAUSE * 10).await,
-                Err(error) => return Err(error.into()),
-            }
-        }
     }
 }
 

@@ -72,6 +72,7 @@
 //! lost answer may have been spent at WeChat. Nothing that callers do can exceed them.
 
 mod call;
+mod doubt;
 mod error;
 mod flight;
 mod kept;

@@ -35,7 +35,7 @@ pub enum Late {
     Stored(Box<Token>),
     /// Somebody's call for the token is under way; it must not be fenced off.
     Busy,
-    /// There is no row for the token, not even of a removed account: its history went with it.
+    /// There is no row for the token, not even of a removed account: a copy without it was restored, or is being restored.
     Absent,
 }
 

@@ -77,3 +77,39 @@ async fn stored_later(kind: Kind, mode: &str) {
     readers.finish().await.assert_all_served();
     ordered.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_value_is_not_served_on_though_that_cannot_be_stored_on_postgres() {
+    refused_meanwhile(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_value_is_not_served_on_though_that_cannot_be_stored_on_mysql() {
+    refused_meanwhile(Kind::Mysql).await;
+}
+
+async fn refused_meanwhile(kind: Kind) {
+    let database = OwnServer::start(kind).await;
+    let (proxy, url) = Proxy::in_front_of(&database.url());
+    let scene = Scene::set(&url, 1).await;
+    scene.register("wx1", "stable", &json!({})).await;
+    let admin = scene.admin();
+    let refused = scene.newest("wx1", Line::Stable);
+    scene.sandbox.kill("wx1", Line::Stable);
+    scene.sandbox.account("wx1", &json!({ "latency_ms": { "min": LATENCY, "max": LATENCY } }));
+    let reported = tokio::spawn({
+        let (admin, refused) = (admin.clone(), refused.clone());
+        async move { admin.report("wx1", ACCESS_TOKEN, &refused).await.status }
+    });
+    eventually(BOUND, "the probe", async || (scene.sandbox.calls("wx1").len() == 2).then_some(())).await;
+    proxy.set(Fault::Cut);
+    eventually(BOUND, "a value that WeChat accepts", async || {
+        let reply = admin.token("wx1", ACCESS_TOKEN).await;
+        reply.body["value"].as_str().filter(|value| scene.sandbox.accepts(value)).map(drop)
+    })
+    .await;
+    assert!([200, 503].contains(&reported.await.expect("it is answered").as_u16()));
+    proxy.heal();
+    scene.has_one_row_for_each_call("wx1").await;
+    scene.stored_the_newest("wx1", Line::Stable).await;
+}
