@@ -16,7 +16,7 @@ pub(super) enum Standing {
     Stored(Instant),
     /// It is on its way to the database.
     Unstored,
-    /// It was on its way, and what the database has now is to replace it.
+    /// It was on its way and did not become the stored state, or has become it; what the database has now is to replace it.
     Concluded,
 }
 
@@ -35,12 +35,14 @@ impl Standing {
     /// Compares `fresh`, which the database had when it was `asked` or later, with `held`.
     pub(super) fn order(self, held: &Token, fresh: &Token, asked: Instant) -> Order {
         match self {
-            Self::Concluded => Order::Newer,
+            Self::Unstored | Self::Concluded if !fresh.kept => Order::Newer,
+            // Who was fenced off may have the younger value all the same. It is not withdrawn for one before it.
+            Self::Concluded if since(fresh) >= since(held) => Order::Newer,
             // Not by the revision alone: what another instance has stored since may be a failed call with the value before this one.
             Self::Unstored if (since(fresh), fresh.revision) >= (since(held), held.revision) => Order::Newer,
             Self::Stored(_) if fresh.revision > held.revision => Order::Newer,
             Self::Stored(known_at) if known_at < asked && !is_same_state(held, fresh) => Order::WentBack,
-            Self::Unstored | Self::Stored(_) => Order::NotNewer,
+            Self::Unstored | Self::Concluded | Self::Stored(_) => Order::NotNewer,
         }
     }
 
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_stored_gives_way_to_what_is_as_new_and_in_the_end_to_anything() {
+    fn what_is_not_stored_gives_way_to_what_is_as_new_and_in_the_end_to_any_state_with_a_value_as_young() {
         let now = Instant::now();
         let held = token(5, "b", 20);
         let order = |fresh: &Token| Standing::Unstored.order(&held, fresh, now);
@@ -127,6 +129,11 @@ mod tests {
         assert_eq!(order(&token(6, "a", 10)), Order::NotNewer, "the same row after another instance's call has failed");
         assert_eq!(order(&token(5, "b", 20)), Order::Newer, "the same, stored");
         assert_eq!(order(&token(3, "c", 30)), Order::Newer, "what another instance has fetched since");
-        assert_eq!(Standing::Concluded.order(&held, &token(1, "a", 10), now), Order::Newer);
+        let in_the_end = |fresh: &Token| Standing::Concluded.order(&held, fresh, now);
+        assert_eq!(in_the_end(&token(1, "b", 20)), Order::Newer, "the same, in a copy");
+        assert_eq!(in_the_end(&token(6, "c", 30)), Order::Newer);
+        assert_eq!(in_the_end(&token(6, "a", 10)), Order::NotNewer, "a younger value is not withdrawn");
+        let removed = Token { kept: false, value: None, ..token(6, "a", 10) };
+        assert_eq!((order(&removed), in_the_end(&removed)), (Order::Newer, Order::Newer));
     }
 }
