@@ -175,7 +175,7 @@ impl LiveView {
         });
     }
 
-    /// Nothing that is not stored is left of this token: the next state that the database has is the one that counts.
+    /// Nothing that is not stored is left of this token: the next state that the database has counts, but for a value before this one.
     pub fn conclude(&self, key: &TokenKey) {
         if let Some(account) = self.accounts.pin().get(&key.appid) {
             account.tokens[key.token_type.index()].rcu(|held| match held {

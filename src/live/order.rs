@@ -16,7 +16,7 @@ pub(super) enum Standing {
     Stored(Instant),
     /// It is on its way to the database.
     Unstored,
-    /// It was on its way and did not become the stored state, or has become it; what the database has now is to replace it.
+    /// It was on its way, and has become the stored state or never will. What the database has replaces it, but not by a value before it.
     Concluded,
 }
 
@@ -36,8 +36,9 @@ impl Standing {
     pub(super) fn order(self, held: &Token, fresh: &Token, asked: Instant) -> Order {
         match self {
             Self::Unstored | Self::Concluded if !fresh.kept => Order::Newer,
-            // Who was fenced off may have the younger value all the same. It is not withdrawn for one before it.
-            Self::Concluded if since(fresh) >= since(held) => Order::Newer,
+            // Who was fenced off may have the younger value all the same. It is not withdrawn for one before it. The same value may be older there: each
+            // instance that fetched it without a claim counts from its own call.
+            Self::Concluded if since(fresh) >= since(held) || fingerprint(fresh) == fingerprint(held) => Order::Newer,
             // Not by the revision alone: what another instance has stored since may be a failed call with the value before this one.
             Self::Unstored if (since(fresh), fresh.revision) >= (since(held), held.revision) => Order::Newer,
             Self::Stored(_) if fresh.revision > held.revision => Order::Newer,
@@ -57,8 +58,11 @@ impl Standing {
 }
 
 fn is_same_state(one: &Token, other: &Token) -> bool {
-    let fingerprint = |token: &Token| token.value.as_ref().map(|value| value.fingerprint.clone());
     one.revision == other.revision && fingerprint(one) == fingerprint(other)
+}
+
+fn fingerprint(token: &Token) -> Option<&str> {
+    token.value.as_ref().map(|value| value.fingerprint.as_str())
 }
 
 /// When its value was obtained.
@@ -131,6 +135,7 @@ mod tests {
         assert_eq!(order(&token(3, "c", 30)), Order::Newer, "what another instance has fetched since");
         let in_the_end = |fresh: &Token| Standing::Concluded.order(&held, fresh, now);
         assert_eq!(in_the_end(&token(1, "b", 20)), Order::Newer, "the same, in a copy");
+        assert_eq!(in_the_end(&token(6, "b", 10)), Order::Newer, "the same, which another instance fetched first");
         assert_eq!(in_the_end(&token(6, "c", 30)), Order::Newer);
         assert_eq!(in_the_end(&token(6, "a", 10)), Order::NotNewer, "a younger value is not withdrawn");
         let removed = Token { kept: false, value: None, ..token(6, "a", 10) };

@@ -177,7 +177,7 @@ impl Refresher {
         settlement
     }
 
-    /// The answer cannot be stored now. It is served if it is a value, and stored later: the generation keeps a late settle harmless.
+    /// The answer cannot be stored now. What it came to is published, and stored later: the generation keeps a late settle harmless.
     fn keep(
         &self,
         claim: Claim,

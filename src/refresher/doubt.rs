@@ -59,7 +59,6 @@ impl Refresher {
     /// The stored value is the one before WeChat's newest, if the late mint came after it. The scheduler replaces it.
     async fn cast_doubt(&self, key: &TokenKey) -> Result<(), RefreshError> {
         loop {
-            self.check_running()?;
             let asked = Instant::now();
             match self.store.cast_doubt(key, self.clock.now()).await {
                 Ok(Attempt::Moved(token)) => {
@@ -72,6 +71,7 @@ impl Refresher {
                 Err(error) if error.is_away() || error.passes() => tokio::time::sleep(BUSY_PAUSE * 10).await,
                 Err(error) => return Err(error.into()),
             }
+            self.check_running()?;
         }
     }
 }

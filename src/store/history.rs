@@ -196,14 +196,21 @@ pub(super) async fn append(tx: &mut Tx, row: &Refresh) -> Result<(), StoreError>
     tx.execute(sql, values).await.map(drop)
 }
 
-/// How the call under this claim ended, if that is recorded.
-pub(super) async fn outcome_of(tx: &mut Tx, key: &TokenKey, generation: i64) -> Result<Option<Outcome>, StoreError> {
-    let sql =
-        "SELECT outcome FROM wx_refresh_history WHERE appid = ? AND token_type = ? AND generation = ? {for_update}";
+/// How the call under this claim ended, and which instance made it, if that is recorded.
+pub(super) async fn recorded(
+    tx: &mut Tx,
+    key: &TokenKey,
+    generation: i64,
+) -> Result<Option<(Outcome, String)>, StoreError> {
+    let sql = "SELECT outcome, instance FROM wx_refresh_history WHERE appid = ? AND token_type = ? AND generation = ? \
+               {for_update}";
     let values = bind![key.appid.as_str(), key.token_type.as_str(), generation];
-    let row: Option<(String,)> = tx.fetch_optional(sql, values).await?;
-    let corrupt = || StoreError::corrupt("wx_refresh_history", "outcome", key);
-    row.map(|(outcome,)| Outcome::parse(&outcome).ok_or_else(corrupt)).transpose()
+    let row: Option<(String, String)> = tx.fetch_optional(sql, values).await?;
+    let Some((outcome, instance)) = row else {
+        return Ok(None);
+    };
+    let outcome = Outcome::parse(&outcome).ok_or_else(|| StoreError::corrupt("wx_refresh_history", "outcome", key))?;
+    Ok(Some((outcome, instance)))
 }
 
 /// Whether there is a row with this id.
@@ -212,9 +219,9 @@ pub(super) async fn exists(tx: &mut Tx, id: &str) -> Result<bool, StoreError> {
     Ok(row.is_some())
 }
 
-/// Records an answer that came too late: on the row that was written when its claim was found lost, if one is `recorded`.
-pub(super) async fn record_superseded(tx: &mut Tx, row: &Refresh, recorded: Option<Outcome>) -> Result<(), StoreError> {
-    if recorded.is_none() {
+/// Records an answer that came too late: on the row that was written when its claim was found lost, if that is `known`.
+pub(super) async fn record_superseded(tx: &mut Tx, row: &Refresh, known: bool) -> Result<(), StoreError> {
+    if !known {
         return append(tx, row).await;
     }
     let sql = "UPDATE wx_refresh_history SET outcome = ?, errcode = ?, errmsg = ?, started_at = ?, duration_ms = ?, \

@@ -220,6 +220,9 @@ impl Store {
         if now < token.leased_until {
             return Ok(Attempt::Busy);
         }
+        if token.mode != Mode::Plain {
+            return Ok(Attempt::Absent);
+        }
         append_lost(&mut tx, &mut token, lost).await?;
         let token = announce(&mut tx, &token, now).await?;
         tx.commit().await?;

@@ -113,17 +113,19 @@ impl Store {
     ) -> Result<Ending, StoreError> {
         let is_next = row.generation != claim.generation;
         let token = row.into_token(&self.sealer).map(Box::new);
-        let recorded = history::outcome_of(&mut tx, &claim.token.key, claim.generation).await?;
+        let recorded = history::recorded(&mut tx, &claim.token.key, claim.generation).await?;
         match recorded {
-            Some(Outcome::Superseded) => {}
-            // Given back, or ended with a new start: nobody waits for it.
+            // A generation that was given out again: our claim was lost with a restored copy.
+            Some((_, instance)) if instance != self.instance => return Ok(Ending::Forgotten),
+            Some((Outcome::Superseded, _)) => {}
+            // Given back: nobody waits for it.
             None if !is_next => {}
-            None | Some(Outcome::Lost) => {
+            None | Some((Outcome::Lost, _)) => {
                 let row = self.history_row(claim, call, Outcome::Superseded, &claim.token);
-                history::record_superseded(&mut tx, &row, recorded).await?;
+                history::record_superseded(&mut tx, &row, recorded.is_some()).await?;
                 tx.commit().await?;
             }
-            Some(outcome) => {
+            Some((outcome, _)) => {
                 let settled = Settled { token: *token?, outcome, next: None, exhausted: None };
                 return Ok(Ending::Settled(Box::new(settled)));
             }

@@ -123,14 +123,17 @@ fn read(sandbox: &TestSandbox, appids: &[String], hosts: &[Host]) -> Vec<Reader>
 async fn assert_one_true_end(sandbox: &TestSandbox, appids: &[String], hosts: &[Host]) {
     let now = Clock::new();
     for appid in appids {
-        let [one, other] = eventually(BOUND, "both instances to serve the same value", async || {
+        let (one, other, remaining) = eventually(BOUND, "both instances to serve the same value", async || {
             let one = hosts[0].server.admin().token(appid, ACCESS_TOKEN).await.body;
             let other = hosts[1].server.admin().token(appid, ACCESS_TOKEN).await.body;
-            (one["version"] == other["version"] && one["value"].is_string()).then_some([one, other])
+            // A value that has just been replaced lives on for the rest of the overlap.
+            let lines = sandbox.sandbox.state(appid).expect("the account is there").lines;
+            let current =
+                lines.into_iter().filter_map(|line| line.current).find(|current| one["value"] == current.value)?;
+            (one["version"] == other["version"]).then_some((one, other, current.remaining_ms))
         })
         .await;
         assert_eq!(one["expires_at"], other["expires_at"], "{appid}");
-        let remaining = sandbox.sandbox.judge(one["value"].as_str().expect("a string")).remaining_ms;
         let end = now.now().as_millis() + i64::try_from(remaining).expect("it is short");
         let told = time(&one["expires_at"]).as_millis();
         // Expiry counts from the moment when the call was sent, in whole seconds.

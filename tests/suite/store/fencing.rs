@@ -113,10 +113,14 @@ on_every_database! {
         let settle = async || home.store.settle(&claim, &ended, TERMS, after(2)).await.expect("the settle runs");
         assert!(matches!(settle().await, Ending::Forgotten), "the copy was made before the claim");
         assert_eq!((home.token(&claim.token.key).await, outcomes(&home).await), (before, vec![(1, Outcome::Success)]));
-        home.claim(&claim.token.key, CallKind::Mint, after(3)).await;
+        let theirs = home.claim(&claim.token.key, CallKind::Mint, after(3)).await;
         raw.run("UPDATE wx_token SET leased_by = 'another'").await;
         assert!(matches!(settle().await, Ending::Forgotten), "another has claimed the same generation since");
         assert_eq!(outcomes(&home).await, [(1, Outcome::Success)]);
+        raw.run("UPDATE wx_token SET leased_by = 'one'").await;
+        home.settle(&theirs, &home.brought("their-value", TWO_HOURS, after(3))).await.expect("the claim holds");
+        raw.run("UPDATE wx_refresh_history SET instance = 'another' WHERE generation = 2").await;
+        assert!(matches!(settle().await, Ending::Forgotten), "and has settled it");
     }
 
     async fn a_crowd_of_rivals_writes_one_row_for_each_claim(database: TestDatabase) {
