@@ -80,7 +80,7 @@ impl Refresher {
             fail_point::pass("before_settle").await;
             let asked = Instant::now();
             let settled = match self.settle_or_serve(&claim, &ended).await {
-                Err(failure) if failure.is_away() || failure.passes() => {
+                Err(failure) if failure.is_unavailable() => {
                     return self.keep(claim, ended, error, failure);
                 }
                 settled => settled.inspect_err(|error| {

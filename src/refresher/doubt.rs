@@ -68,7 +68,7 @@ impl Refresher {
                 Ok(Attempt::Absent) => return Err(RefreshError::NotKept),
                 // Somebody's lease ends by itself, and so may an outage.
                 Ok(_) => tokio::time::sleep(BUSY_PAUSE).await,
-                Err(error) if error.is_away() || error.passes() => tokio::time::sleep(BUSY_PAUSE * 10).await,
+                Err(error) if error.is_unavailable() => tokio::time::sleep(BUSY_PAUSE * 10).await,
                 Err(error) => return Err(error.into()),
             }
             self.check_running()?;

@@ -190,7 +190,7 @@ impl Refresher {
                 self.kept.put_back(kept);
                 return Progress::Busy;
             }
-            Err(error) if error.is_away() || error.passes() => return Progress::Stuck,
+            Err(error) if error.is_unavailable() => return Progress::Stuck,
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

@@ -54,10 +54,11 @@
 //! second and a half before it: time for every instance to hear of it. From then on readers wait for the new value, for a second at most. A
 //! failed mint without an answer is followed by a probe, so that a value that is dead already is found out.
 //!
-//! **Without the database** no claim can be made and no answer settled. An answer whose settle fails is kept and, if it is a value, published at
-//! once; it is settled when the database is back, and until then the view counts it as not stored. Tokens in stable mode and tickets that
-//! come due meanwhile are fetched without a claim, by each instance for itself (`supply`): WeChat names the same value to all. Such a call gets a
-//! generation and its history row when it is stored; a call of which the row knows something later goes down as `superseded`.
+//! **Without the database** no claim can be made and no answer settled. An answer whose settle fails is kept, and what it came to is published at
+//! once: a value is served, a refused one is not. It is settled when the database is back, and until then the view counts it as not stored. Tokens
+//! in stable mode and tickets that come due meanwhile are fetched without a claim, by each instance for itself (`supply`): WeChat names the same
+//! value to all. Such a call gets a generation and its history row when it is stored; a call of which the row knows something later goes down as
+//! `superseded`.
 //!
 //! **Tickets** are fetched with an access token. A ticket row without one is put back without a call and woken by the settle that brings
 //! the token. A ticket call that finds its access token refused has it repaired, once; the ticket's own backoff then fetches it again.

@@ -163,12 +163,8 @@ impl Store {
     ) -> Result<Attempt, StoreError> {
         let lost = row.lost()?;
         let token = row.into_token(&self.sealer)?;
-        // The tokens of a disabled account are never due, and an order that came just before it was disabled must not make them so.
-        if !token.kept || token.refresh_at == Timestamp::NEVER {
-            return Ok(Attempt::Absent);
-        }
-        if now < token.leased_until {
-            return Ok(Attempt::Busy);
+        if let Some(hindrance) = hindrance(&token, now) {
+            return Ok(hindrance);
         }
         if wish.is_some_and(|wish| !wish.seen.covers(&token)) {
             return Ok(Attempt::Moved(Box::new(token)));
@@ -187,13 +183,11 @@ impl Store {
         let mut token = Token { spent, ..token };
         let is_news = lost.is_some() || now.plus(NOTICE) < token.refresh_at;
         append_lost(tx, &mut token, lost).await?;
-        if call == CallKind::Mint && token.is_doubtful(now) {
+        if call == CallKind::Mint && token.is_doubtful(now) && (is_news || now < token.refresh_at) {
             if is_news {
                 announce(tx, &token, now).await?;
             }
-            if is_news || now < token.refresh_at {
-                return Ok(Attempt::Busy);
-            }
+            return Ok(Attempt::Busy);
         }
         let generation = token.generation + 1;
         let claim = Claim { token, call, trigger, generation, claimed_at: now, follows_failure: false };
@@ -214,11 +208,8 @@ impl Store {
         };
         let lost = row.lost()?;
         let mut token = row.into_token(&self.sealer)?;
-        if !token.kept || token.refresh_at == Timestamp::NEVER {
-            return Ok(Attempt::Absent);
-        }
-        if now < token.leased_until {
-            return Ok(Attempt::Busy);
+        if let Some(hindrance) = hindrance(&token, now) {
+            return Ok(hindrance);
         }
         if token.mode != Mode::Plain {
             return Ok(Attempt::Absent);
@@ -301,6 +292,15 @@ impl Store {
 pub(super) async fn lock_row(tx: &mut Tx, key: &TokenKey) -> Result<Option<TokenRow>, StoreError> {
     let sql = select!("WHERE appid = ? AND token_type = ? {for_update}");
     tx.fetch_optional(sql, bind![key.appid.as_str(), key.token_type.as_str()]).await
+}
+
+/// Why the token can be claimed by nobody now, if that is so.
+fn hindrance(token: &Token, now: Timestamp) -> Option<Attempt> {
+    // The tokens of a disabled account are never due, and an order that came just before it was disabled must not make them so.
+    if !token.kept || token.refresh_at == Timestamp::NEVER {
+        return Some(Attempt::Absent);
+    }
+    (now < token.leased_until).then_some(Attempt::Busy)
 }
 
 /// Writes down what became of a claim that nobody settled. A mint that may have been made leaves a plain token's value in doubt.

@@ -184,6 +184,11 @@ impl StoreError {
     pub fn passes(&self) -> bool {
         matches!(self.kind(), Some(FailureKind::Unavailable | FailureKind::Conflict))
     }
+
+    /// Whether nothing but the database's present state is in the way: the same call may succeed later, with somebody's help or without.
+    pub fn is_unavailable(&self) -> bool {
+        self.is_away() || self.passes()
+    }
 }
 
 impl From<sqlx::Error> for StoreError {

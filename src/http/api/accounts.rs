@@ -138,7 +138,7 @@ async fn show(
         Ok(Some(account)) => Ok(Json(AccountView::of(account, &rooms, language))),
         Ok(None) => Err(Problem::unknown_account()),
         // While the database is away the account is shown as this instance remembers it.
-        Err(error) => match AccountView::held(&appid, &rooms, language).filter(|_| error.is_away() || error.passes()) {
+        Err(error) => match AccountView::held(&appid, &rooms, language).filter(|_| error.is_unavailable()) {
             Some(view) => Ok(Json(view)),
             None => Err(error.into()),
         },

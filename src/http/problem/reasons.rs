@@ -58,7 +58,7 @@ impl Problem {
     }
 
     fn of_store(error: &StoreError, cause: Cause) -> Self {
-        if error.is_away() || error.passes() {
+        if error.is_unavailable() {
             Self::new(
                 Code::DatabaseUnavailable,
                 "the database cannot be reached or takes no changes now; the log says which; ask again soon",
