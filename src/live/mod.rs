@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::domain::account::{Account, AppId, TokenType};
@@ -27,8 +28,10 @@ use order::{Order, Standing};
 
 type Slots = [ArcSwapOption<LiveToken>; 3];
 
+/// How many changes a follower may fall behind before it is told that it missed some.
+const CHANGES_HELD: usize = 4_096;
+
 /// Every account, token and key, as this instance knows them.
-#[derive(Default)]
 pub struct LiveView {
     accounts: papaya::HashMap<AppId, Arc<LiveAccount>>,
     keys: ArcSwap<HashMap<[u8; 32], Arc<Key>>>,
@@ -37,6 +40,20 @@ pub struct LiveView {
     went_back: AtomicBool,
     /// Tokens that the database had and has lost by going back; they are to be stored again.
     forgotten: Mutex<Vec<Token>>,
+    changes: broadcast::Sender<TokenKey>,
+}
+
+impl Default for LiveView {
+    fn default() -> Self {
+        Self {
+            accounts: papaya::HashMap::default(),
+            keys: ArcSwap::default(),
+            synced_at: AtomicI64::default(),
+            went_back: AtomicBool::default(),
+            forgotten: Mutex::default(),
+            changes: broadcast::Sender::new(CHANGES_HELD),
+        }
+    }
 }
 
 /// An account and its tokens.
@@ -114,6 +131,12 @@ impl LiveView {
     /// When the view last agreed with the database; zero before the first time.
     pub fn synced_at(&self) -> Timestamp {
         Timestamp::from_millis(self.synced_at.load(Ordering::Relaxed))
+    }
+
+    /// Hears of every token whose value changes from now on, whoever obtained it. It says which; what it is now stands here. Who falls
+    /// behind is told so, and looks at everything.
+    pub fn changes(&self) -> broadcast::Receiver<TokenKey> {
+        self.changes.subscribe()
     }
 
     /// Every token that is kept for an account in use and due for a refresh at `now`, for when the database cannot be asked.
@@ -199,7 +222,7 @@ impl LiveView {
         let account = accounts.get(&token.key.appid)?;
         let slot = &account.tokens[token.key.token_type.index()];
         let fresh = Arc::new(LiveToken::new(token, standing));
-        let mut found = None;
+        let (mut found, mut changes) = (None, fresh.token.value.is_some());
         slot.rcu(|held| {
             let Some(held) = held else {
                 return Some(Arc::clone(&fresh));
@@ -207,12 +230,17 @@ impl LiveView {
             let said = order(held, &fresh.token);
             let stays = said == Order::WentBack && order::since(&held.token) > order::since(&fresh.token);
             found = Some((said, stays.then(|| held.token.clone())));
+            changes = said != Order::NotNewer && !stays && held.token.value != fresh.token.value;
             Some(match said {
                 Order::NotNewer => Arc::clone(held),
                 _ if stays => Arc::new(LiveToken::new(held.token.clone(), Standing::Unstored)),
                 _ => Arc::clone(&fresh),
             })
         });
+        if changes {
+            // Nobody may be listening.
+            let _ = self.changes.send(fresh.token.key.clone());
+        }
         found
     }
 
