@@ -10,6 +10,7 @@ use wxtoken::clock::Clock;
 use wxtoken::domain::account::{Account, AppId, Mode, TokenType, TokenTypes};
 use wxtoken::domain::budget::{Limits, Spent};
 use wxtoken::domain::key::{AccountScope, Actions, Key, Role};
+use wxtoken::domain::path_rules::PathRules;
 use wxtoken::domain::schedule::Life;
 use wxtoken::domain::secret::TokenValue;
 use wxtoken::domain::timestamp::Timestamp;
@@ -83,6 +84,8 @@ fn key(now: Timestamp) -> Key {
         created_at: now,
         expires_at: Timestamp::NEVER,
         revoked_at: None,
+        sdk: None,
+        paths: PathRules::default(),
     }
 }
 

@@ -92,24 +92,39 @@ pub enum TokenType {
     JsapiTicket,
     /// Signs card and coupon calls in web pages.
     WxCardTicket,
+    /// Signs the QR-code login of mobile apps; WeChat calls it type `2`.
+    AppLoginTicket,
 }
 
 impl TokenType {
     /// Every token type, the access token first: tickets are fetched with it.
-    pub const ALL: [Self; 3] = [Self::AccessToken, Self::JsapiTicket, Self::WxCardTicket];
+    pub const ALL: [Self; 4] = [Self::AccessToken, Self::JsapiTicket, Self::WxCardTicket, Self::AppLoginTicket];
+    /// The names of all, for sentences.
+    pub const NAMES: &'static str = "access_token, jsapi_ticket, wx_card_ticket and app_login_ticket";
 
-    /// `access_token`, `jsapi_ticket` or `wx_card_ticket`.
+    /// `access_token`, `jsapi_ticket`, `wx_card_ticket` or `app_login_ticket`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AccessToken => "access_token",
             Self::JsapiTicket => "jsapi_ticket",
             Self::WxCardTicket => "wx_card_ticket",
+            Self::AppLoginTicket => "app_login_ticket",
         }
     }
 
     /// Reads a token type's name; `None` when there is none of that name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|token_type| token_type.as_str() == text)
+    }
+
+    /// What WeChat calls a ticket in `getticket?type=`; `None` for the access token.
+    pub const fn ticket_type(self) -> Option<&'static str> {
+        match self {
+            Self::AccessToken => None,
+            Self::JsapiTicket => Some("jsapi"),
+            Self::WxCardTicket => Some("wx_card"),
+            Self::AppLoginTicket => Some("2"),
+        }
     }
 
     /// Position in [`TokenType::ALL`].
@@ -131,11 +146,11 @@ impl fmt::Display for TokenType {
 
 /// The token types kept for an account: always the access token, and the tickets chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenTypes([bool; 3]);
+pub struct TokenTypes([bool; TokenType::ALL.len()]);
 
 impl Default for TokenTypes {
     fn default() -> Self {
-        Self([true, false, false])
+        Self([true, false, false, false])
     }
 }
 
@@ -147,9 +162,8 @@ impl TokenTypes {
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Invalid> {
         let mut kept = Self::default();
         for name in names {
-            let token_type = TokenType::parse(name).ok_or_else(|| {
-                Invalid::new("token_types", "token types are access_token, jsapi_ticket and wx_card_ticket")
-            })?;
+            let token_type = TokenType::parse(name)
+                .ok_or_else(|| Invalid::new("token_types", format!("token types are {}", TokenType::NAMES)))?;
             kept.0[token_type.index()] = true;
         }
         Ok(kept)

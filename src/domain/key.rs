@@ -7,6 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Invalid;
 use super::account::AppId;
+use super::path_rules::PathRules;
+use super::sdk::Sdk;
 use super::timestamp::Timestamp;
 
 /// The prefix of every key that we issue, so that scanners find one that leaked.
@@ -292,6 +294,10 @@ pub struct Key {
     pub expires_at: Timestamp,
     /// When it was revoked; `None` while it is not.
     pub revoked_at: Option<Timestamp>,
+    /// The SDK that shows it, if that keeps a margin that we know.
+    pub sdk: Option<Sdk>,
+    /// Which of WeChat's paths it may call through us.
+    pub paths: PathRules,
 }
 
 impl Key {

@@ -4,11 +4,14 @@ pub mod account;
 pub mod budget;
 pub mod health;
 pub mod key;
+pub mod path_rules;
 pub mod refresh;
 pub mod schedule;
+pub mod sdk;
 pub mod secret;
 pub mod settlement;
 pub mod signature;
+pub mod suspicion;
 pub mod timestamp;
 pub mod token;
 

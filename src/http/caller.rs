@@ -165,9 +165,8 @@ impl FromRequestParts<Arc<Rooms>> for TokenInPath {
     async fn from_request_parts(parts: &mut Parts, rooms: &Arc<Rooms>) -> Result<Self, Problem> {
         let AccountInPath(appid) = AccountInPath::from_request_parts(parts, rooms).await?;
         let name = path_parameter(parts, rooms, "token_type").await?.unwrap_or_default();
-        let token_type = TokenType::parse(&name).ok_or_else(|| {
-            Problem::new(Code::UnknownTokenType, "token types are access_token, jsapi_ticket and wx_card_ticket")
-        })?;
+        let token_type = TokenType::parse(&name)
+            .ok_or_else(|| Problem::new(Code::UnknownTokenType, format!("token types are {}", TokenType::NAMES)))?;
         Ok(Self(TokenKey::new(appid, token_type)))
     }
 }

@@ -26,7 +26,7 @@ use crate::store::account::{AccountChange, SealedSecret};
 use crate::store::key::HashedKey;
 use order::{Order, Standing};
 
-type Slots = [ArcSwapOption<LiveToken>; 3];
+type Slots = [ArcSwapOption<LiveToken>; TokenType::ALL.len()];
 
 /// How many changes a follower may fall behind before it is told that it missed some.
 const CHANGES_HELD: usize = 4_096;

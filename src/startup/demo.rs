@@ -13,6 +13,7 @@ use super::{Service, StartError, first_key};
 use crate::config::Settings;
 use crate::domain::account::{AppId, Mode, NewAccount, TokenType, TokenTypes};
 use crate::domain::key::{AccountScope, Actions, KeyText, Role};
+use crate::domain::path_rules::PathRules;
 use crate::domain::secret::AppSecret;
 use crate::domain::timestamp::Timestamp;
 use crate::http::Rooms;
@@ -184,6 +185,8 @@ async fn register_samples(service: &Service) -> Result<KeyText, StartError> {
         accounts: AccountScope::parse(appids)?,
         actions: Actions::of_role(Role::Service),
         expires_at: Timestamp::NEVER,
+        sdk: None,
+        paths: PathRules::default(),
     };
     rooms.store.create_key(&key, &new, &first_key::program(), now).await?;
     rooms.live.load(&rooms.store, now).await?;

@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::StartError;
 use crate::domain::key::{AccountScope, Actions, KeyText, Role};
+use crate::domain::path_rules::PathRules;
 use crate::domain::timestamp::Timestamp;
 use crate::seal::random_bytes;
 use crate::store::audit::Actor;
@@ -52,6 +53,8 @@ fn everything(name: &str) -> NewKey {
         accounts: AccountScope::All,
         actions: Actions::of_role(Role::Admin),
         expires_at: Timestamp::NEVER,
+        sdk: None,
+        paths: PathRules::default(),
     }
 }
 

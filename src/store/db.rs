@@ -106,6 +106,7 @@ value_from! {
     &'a str => |text| Self::Text(text),
     &'a String => |text| Self::Text(text),
     Option<&'a str> => |text| Self::MaybeText(text),
+    Option<&'a String> => |text| Self::MaybeText(text.map(String::as_str)),
     bool => |flag| Self::Bool(flag),
 }
 
@@ -286,7 +287,13 @@ impl Db {
                 if table_exists_on(&mut conn, "wx_migrations").await? {
                     sqlx::query(forget).execute(&mut *conn).await?;
                 }
-                let result = run_steps(migrator.set_locking(false), &mut *conn).await;
+                let migrator = migrator.set_locking(false);
+                let result = loop {
+                    match run_steps(migrator, &mut *conn).await {
+                        Err(error) if was_done_before(&mut conn, &error).await? => {}
+                        result => break result,
+                    }
+                };
                 sqlx::query(UNLOCK_MIGRATIONS).execute(&mut *conn).await?;
                 result
             }
@@ -320,6 +327,16 @@ async fn run_steps<C: Migrate>(migrator: &Migrator, conn: &mut C) -> Result<(), 
         fail_point::pass("after_migration_step").await;
     }
     Ok(())
+}
+
+/// Whether a step failed only because its columns are there: MySQL commits a change of a table before the step can be marked as done, and has no
+/// way to say "if it is not there". All columns of a step come with one statement, so that one of them stands for all. Marks it as done.
+async fn was_done_before(conn: &mut MySqlConnection, error: &MigrateError) -> Result<bool, MigrateError> {
+    let Some(version) = failure::step_with_columns_that_are_there(error) else {
+        return Ok(false);
+    };
+    let sql = "UPDATE wx_migrations SET success = TRUE WHERE version = ? AND success = FALSE";
+    Ok(sqlx::query(sql).bind(version).execute(conn).await?.rows_affected() == 1)
 }
 
 /// The statement in the words of `dialect`. Each is rendered once and kept for good: there are as many as the program has literals.

@@ -7,6 +7,8 @@ use super::audit::{Actor, append, new_id};
 use super::db::bind;
 use super::{Store, StoreError, retrying};
 use crate::domain::key::{AccountScope, Actions, Key, KeyText, Role};
+use crate::domain::path_rules::PathRules;
+use crate::domain::sdk::Sdk;
 use crate::domain::timestamp::Timestamp;
 use crate::seal::hexadecimal;
 
@@ -23,6 +25,10 @@ pub struct NewKey {
     pub actions: Actions,
     /// When it ends; [`Timestamp::NEVER`] when it does not.
     pub expires_at: Timestamp,
+    /// The SDK that shows it, if that keeps a margin that we know.
+    pub sdk: Option<Sdk>,
+    /// Which of WeChat's paths it may call through us.
+    pub paths: PathRules,
 }
 
 /// A key with the hash under which it is looked up.
@@ -57,12 +63,16 @@ struct KeyRow {
     created_at: i64,
     expires_at: i64,
     revoked_at: Option<i64>,
+    sdk: Option<String>,
+    allowed_paths: Option<String>,
+    denied_paths: Option<String>,
 }
 
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT id, name, role, accounts, actions, key_hash, hint, created_at, expires_at, revoked_at FROM wx_key ",
+            "SELECT id, name, role, accounts, actions, key_hash, hint, created_at, expires_at, revoked_at, sdk, \
+             allowed_paths, denied_paths FROM wx_key ",
             $rest
         )
     };
@@ -88,6 +98,9 @@ impl TryFrom<KeyRow> for HashedKey {
             accounts: AccountScope::parse(row.accounts.split(',')).map_err(names("accounts"))?,
             actions: Actions::parse(row.actions.split(',').filter(|name| !name.is_empty()))
                 .map_err(names("actions"))?,
+            sdk: row.sdk.as_deref().map(Sdk::parse).transpose().map_err(names("sdk"))?,
+            paths: PathRules::parse(listed(row.allowed_paths.as_deref()), listed(row.denied_paths.as_deref()))
+                .map_err(names("allowed_paths"))?,
             name: row.name,
             hint: row.hint,
             created_at: Timestamp::from_millis(row.created_at),
@@ -123,16 +136,32 @@ impl Store {
         let (accounts, actions) = (new.accounts.names().join(","), new.actions.to_list());
         let mut tx = self.db.begin().await?;
         let sql = "INSERT INTO wx_key \
-                   (id, name, role, accounts, actions, key_hash, hint, created_at, expires_at, changed_at) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                   (id, name, role, accounts, actions, key_hash, hint, created_at, expires_at, changed_at, sdk, \
+                   allowed_paths, denied_paths) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let key_hash = hexadecimal(&hash);
-        let values =
-            bind![&id, &new.name, new.role.as_str(), &accounts, &actions, &key_hash, &hint, now, new.expires_at, now];
+        let (sdk, allowed, denied) = (new.sdk.map(Sdk::as_str), list(new.paths.allowed()), list(new.paths.denied()));
+        let values = bind![
+            &id,
+            &new.name,
+            new.role.as_str(),
+            &accounts,
+            &actions,
+            &key_hash,
+            &hint,
+            now,
+            new.expires_at,
+            now,
+            sdk,
+            allowed.as_ref(),
+            denied.as_ref()
+        ];
         tx.execute(sql, values).await?;
         append(&mut tx, actor, "key.create", &id, &new.name, now).await?;
         tx.commit().await?;
-        let NewKey { name, role, accounts, actions, expires_at } = new.clone();
-        let key = Key { id, name, role, accounts, actions, hint, created_at: now, expires_at, revoked_at: None };
+        let NewKey { name, role, accounts, actions, expires_at, sdk, paths } = new.clone();
+        let key =
+            Key { id, name, role, accounts, actions, hint, created_at: now, expires_at, revoked_at: None, sdk, paths };
         Ok(HashedKey { hash, key })
     }
 
@@ -192,6 +221,17 @@ impl Store {
         let rows: Vec<KeyRow> = self.db.fetch_stream(CHANGED, bind![since]).await?;
         Ok(rows.into_iter().map(HashedKey::try_from).collect())
     }
+}
+
+/// The patterns of a list as it is stored; no pattern has a space in it.
+fn listed(stored: Option<&str>) -> impl Iterator<Item = &str> {
+    stored.unwrap_or_default().split(' ').filter(|pattern| !pattern.is_empty())
+}
+
+/// A list as it is stored: `None` for an empty one.
+fn list<'a>(patterns: impl Iterator<Item = &'a str>) -> Option<String> {
+    let text = patterns.collect::<Vec<_>>().join(" ");
+    (!text.is_empty()).then_some(text)
 }
 
 fn opens_everything(key: &Key, now: Timestamp) -> bool {

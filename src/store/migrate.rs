@@ -57,6 +57,7 @@ const STEPS: &[Step] = &[
     step!(6, "master_key"),
     step!(7, "report_refreshes"),
     step!(8, "report_accounts"),
+    step!(9, "key_profile", works_with 8),
 ];
 
 /// How a database's schema stands against this program's.

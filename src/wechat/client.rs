@@ -127,11 +127,7 @@ impl Client {
 
     /// Asks for a ticket. Asking again within its life brings the same one.
     pub async fn ticket(&self, access_token: &TokenValue, token_type: TokenType) -> Result<Answer, CallError> {
-        let ticket_type = match token_type {
-            TokenType::JsapiTicket => "jsapi",
-            TokenType::WxCardTicket => "wx_card",
-            TokenType::AccessToken => return Err(CallError::NotATicket),
-        };
+        let ticket_type = token_type.ticket_type().ok_or(CallError::NotATicket)?;
         let request = Request {
             asked: Asked { call: CallKind::Ticket, credential: access_token.expose() },
             method: Method::GET,

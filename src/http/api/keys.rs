@@ -12,6 +12,8 @@ use super::{show_in_view, shown};
 use crate::domain::Invalid;
 use crate::domain::account::check_name;
 use crate::domain::key::{AccountScope, Action, Actions, Key, KeyText, Role};
+use crate::domain::path_rules::PathRules;
+use crate::domain::sdk::Sdk;
 use crate::domain::timestamp::Timestamp;
 use crate::http::Rooms;
 use crate::http::body::{Parameters, Submitted};
@@ -42,6 +44,9 @@ struct KeyView {
     created_at: Option<String>,
     expires_at: Option<String>,
     revoked_at: Option<String>,
+    sdk: Option<&'static str>,
+    allow_paths: Vec<String>,
+    deny_paths: Vec<String>,
 }
 
 impl From<Key> for KeyView {
@@ -53,6 +58,9 @@ impl From<Key> for KeyView {
             created_at: shown(key.created_at),
             expires_at: shown(key.expires_at),
             revoked_at: key.revoked_at.and_then(shown),
+            sdk: key.sdk.map(Sdk::as_str),
+            allow_paths: key.paths.allowed().map(str::to_owned).collect(),
+            deny_paths: key.paths.denied().map(str::to_owned).collect(),
             id: key.id,
             name: key.name,
             hint: key.hint,
@@ -100,6 +108,11 @@ struct KeyOrder {
     accounts: Vec<String>,
     actions: Option<Vec<String>>,
     expires_in_days: Option<u64>,
+    sdk: Option<String>,
+    #[serde(default)]
+    allow_paths: Vec<String>,
+    #[serde(default)]
+    deny_paths: Vec<String>,
 }
 
 impl KeyOrder {
@@ -121,6 +134,11 @@ impl KeyOrder {
             accounts,
             actions: chosen_actions(role, self.actions.as_deref())?,
             expires_at,
+            sdk: self.sdk.as_deref().map(Sdk::parse).transpose()?,
+            paths: PathRules::parse(
+                self.allow_paths.iter().map(String::as_str),
+                self.deny_paths.iter().map(String::as_str),
+            )?,
         })
     }
 }
@@ -150,8 +168,8 @@ async fn create(
 ) -> Result<(StatusCode, Json<NewKeyView>), Problem> {
     let now = rooms.clock.now();
     let new = order.check(now)?;
-    if !is_within(new.role, &new.accounts, new.actions, &caller.key) {
-        let detail = "a key can be given no accounts or actions that its maker's key does not have";
+    if !is_within(new.role, &new.accounts, new.actions, &caller.key) || !new.paths.within(&caller.key.paths) {
+        let detail = "a key can be given no accounts, actions or paths that its maker's key does not have";
         return Err(Problem::new(Code::InsufficientScope, detail));
     }
     let text = random_text(new.role)?;

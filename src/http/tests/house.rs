@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::domain::budget::Limits;
 use crate::domain::key::{AccountScope, Actions, KeyText, Role};
+use crate::domain::path_rules::PathRules;
 use crate::domain::timestamp::Timestamp;
 use crate::http::*;
 use crate::refresher::Policy;
@@ -104,7 +105,15 @@ impl House {
         let mut bytes = [0; 128];
         random_bytes(&mut bytes).unwrap();
         let text = KeyText::generate(role, bytes).unwrap();
-        let new = NewKey { name: "test".to_owned(), role, accounts, actions, expires_at: Timestamp::NEVER };
+        let new = NewKey {
+            name: "test".to_owned(),
+            role,
+            accounts,
+            actions,
+            expires_at: Timestamp::NEVER,
+            sdk: None,
+            paths: PathRules::default(),
+        };
         let actor = Actor { name: "test".to_owned(), request_id: None };
         self.rooms.store.create_key(&text, &new, &actor, self.rooms.clock.now()).await.unwrap();
         self.rooms.live.catch_up(&self.rooms.store, self.rooms.clock.now()).await.unwrap();

@@ -139,7 +139,8 @@ stored! { AuditRow = "wx_audit" by (id) {
 
 stored! { KeyRow = "wx_key" by (id) {
     id: String, name: String, role: String, accounts: String, actions: String, key_hash: String, hint: String,
-    created_at: i64, expires_at: i64, revoked_at: Option<i64>, changed_at: i64,
+    created_at: i64, expires_at: i64, revoked_at: Option<i64>, changed_at: i64, sdk: Option<String>,
+    allowed_paths: Option<String>, denied_paths: Option<String>,
 } }
 
 stored! { AccountRow = "wx_account" by (appid) {

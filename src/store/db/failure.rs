@@ -57,3 +57,12 @@ pub(in crate::store) fn migration_kind_of(error: &MigrateError) -> FailureKind {
         _ => FailureKind::Other,
     }
 }
+
+/// The step that MySQL refused because a column that it adds is there.
+pub(super) fn step_with_columns_that_are_there(error: &MigrateError) -> Option<i64> {
+    let MigrateError::ExecuteMigration(sqlx::Error::Database(error), version) = error else {
+        return None;
+    };
+    let error = error.try_downcast_ref::<MySqlDatabaseError>()?;
+    (error.number() == 1060).then_some(*version)
+}

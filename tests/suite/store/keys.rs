@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use wxtoken::domain::account::AppId;
 use wxtoken::domain::key::{AccountScope, Action, Actions, KeyText, Role};
+use wxtoken::domain::path_rules::PathRules;
+use wxtoken::domain::sdk::Sdk;
 use wxtoken::domain::timestamp::Timestamp;
 use wxtoken::store::StoreError;
 use wxtoken::store::key::{HashedKey, NewKey, Revocation};
@@ -22,6 +24,8 @@ pub(super) fn admin(name: &str) -> NewKey {
         accounts: AccountScope::All,
         actions: Actions::of_role(Role::Admin),
         expires_at: Timestamp::NEVER,
+        sdk: None,
+        paths: PathRules::default(),
     }
 }
 
@@ -66,7 +70,11 @@ on_every_database! {
         let home = Home::new(database).await;
         let appids = (0..200).map(|number| AppId::parse(&format!("{number:064}")).expect("an appid")).collect();
         let actions = Action::ALL.into_iter().collect();
-        let new = NewKey { accounts: AccountScope::Listed(appids), actions, ..admin(&"名".repeat(100)) };
+        let patterns: Vec<_> = (0..50).map(|number| format!("/{number:0198}*")).collect();
+        let patterns = || patterns.iter().map(String::as_str);
+        let paths = PathRules::parse(patterns(), patterns()).expect("patterns");
+        let new =
+            NewKey { accounts: AccountScope::Listed(appids), actions, paths, sdk: Some(Sdk::CoWechatApi), ..admin(&"名".repeat(100)) };
         let made = create(&home, "large", &new, noon()).await;
         assert_eq!(home.store.key(&made.key.id).await.expect("it reads"), Some(made.key));
     }
