@@ -9,6 +9,7 @@
 
 mod order;
 mod poll;
+mod values;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -19,12 +20,13 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::domain::account::{Account, AppId, TokenType};
-use crate::domain::key::Key;
+use crate::domain::key::{Action, Key, Role};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Token, TokenKey, Value};
 use crate::store::account::{AccountChange, SealedSecret};
 use crate::store::key::HashedKey;
 use order::{Order, Standing};
+use values::Values;
 
 type Slots = [ArcSwapOption<LiveToken>; TokenType::ALL.len()];
 
@@ -41,6 +43,7 @@ pub struct LiveView {
     /// Tokens that the database had and has lost by going back; they are to be stored again.
     forgotten: Mutex<Vec<Token>>,
     changes: broadcast::Sender<TokenKey>,
+    values: Values,
 }
 
 impl Default for LiveView {
@@ -52,6 +55,7 @@ impl Default for LiveView {
             went_back: AtomicBool::default(),
             forgotten: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_HELD),
+            values: Values::default(),
         }
     }
 }
@@ -105,6 +109,14 @@ impl LiveAccount {
     pub fn token(&self, token_type: TokenType) -> Option<Arc<LiveToken>> {
         self.tokens[token_type.index()].load_full().filter(|live| live.token.kept)
     }
+
+    /// Whether `text` is the present access token or the one before it.
+    fn has_access_token(&self, text: &str) -> bool {
+        self.token(TokenType::AccessToken).is_some_and(|live| {
+            let present = live.token.value.as_ref().map(|value| &value.text);
+            present.into_iter().chain(&live.token.previous).any(|value| value.expose() == text)
+        })
+    }
 }
 
 impl LiveView {
@@ -116,6 +128,20 @@ impl LiveView {
     /// The account of this appid.
     pub fn account(&self, appid: &str) -> Option<Arc<LiveAccount>> {
         self.accounts.pin().get(appid).filter(|live| !live.removed).cloned()
+    }
+
+    /// Whose access token `text` is, if it is one that we hand out or handed out before the present one.
+    pub fn owner(&self, text: &str) -> Option<Arc<LiveAccount>> {
+        let appid = self.values.owner(text)?;
+        self.account(appid.as_str()).filter(|account| account.has_access_token(text))
+    }
+
+    /// The usable service keys that can read tokens of this account.
+    pub fn readers(&self, appid: &str, now: Timestamp) -> Vec<Arc<Key>> {
+        let may_read = |key: &&Arc<Key>| {
+            key.role == Role::Service && key.is_usable(now) && key.allows(Action::TokenRead, appid)
+        };
+        self.keys.load().values().filter(may_read).cloned().collect()
     }
 
     /// How many accounts there are.
@@ -238,6 +264,7 @@ impl LiveView {
             })
         });
         if changes {
+            self.values.note(&fresh.token, &accounts);
             // Nobody may be listening.
             let _ = self.changes.send(fresh.token.key.clone());
         }

@@ -56,13 +56,23 @@ impl Refresher {
     /// A caller says that WeChat refused `reported`. Finds out whether that is so, with one call for any number of reports, and replaces the
     /// token if it is.
     pub async fn report(self: &Arc<Self>, key: &TokenKey, reported: &TokenValue) -> Result<Report, RefreshError> {
+        self.look_into(key, reported, self.clock.now().minus(VERDICT_LIFE)).await
+    }
+
+    /// The same of a refusal that was seen at `seen_at`, or is supposed since then: what was found out before does not count.
+    pub async fn look_into(
+        self: &Arc<Self>,
+        key: &TokenKey,
+        reported: &TokenValue,
+        seen_at: Timestamp,
+    ) -> Result<Report, RefreshError> {
         let held = self.held(key)?;
         let Some(value) = held.token.value.as_ref().filter(|value| value.text == *reported) else {
             let token = self.obtain(key, Duration::ZERO).await?;
             return Ok(Report { verdict: Verdict::AlreadyReplaced, token });
         };
         let verdict = if self.clock.now() < value.life.until {
-            self.repair(key, held.token.version, Trigger::Report).await?
+            self.repair(key, held.token.version, Trigger::Report, seen_at).await?
         } else {
             Verdict::Replaced
         };
@@ -79,22 +89,29 @@ impl Refresher {
             return;
         };
         let refresher = Arc::clone(self);
+        let seen_at = self.clock.now().minus(VERDICT_LIFE);
         self.tasks.spawn(async move {
-            if let Err(error) = refresher.repair(&key, version, Trigger::Recovery).await {
+            if let Err(error) = refresher.repair(&key, version, Trigger::Recovery, seen_at).await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the refused {key} could not be repaired");
             }
         });
     }
 
-    async fn repair(self: &Arc<Self>, key: &TokenKey, version: i64, trigger: Trigger) -> Result<Verdict, RefreshError> {
-        if let Some(verdict) = self.recent_verdict(key, version) {
+    async fn repair(
+        self: &Arc<Self>,
+        key: &TokenKey,
+        version: i64,
+        trigger: Trigger,
+        seen_at: Timestamp,
+    ) -> Result<Verdict, RefreshError> {
+        if let Some(verdict) = self.recent_verdict(key, version, seen_at) {
             return verdict;
         }
         let refresher = Arc::clone(self);
         let reported = key.clone();
         let work = || async move {
             // The flight before this one may have landed between our look and our start.
-            if let Some(verdict) = refresher.recent_verdict(&reported, version) {
+            if let Some(verdict) = refresher.recent_verdict(&reported, version, seen_at) {
                 return verdict;
             }
             let verdict = refresher.examine(&reported, version, trigger).await;
@@ -153,11 +170,15 @@ impl Refresher {
         }
     }
 
-    fn recent_verdict(&self, key: &TokenKey, version: i64) -> Option<Result<Verdict, RefreshError>> {
+    fn recent_verdict(
+        &self,
+        key: &TokenKey,
+        version: i64,
+        seen_at: Timestamp,
+    ) -> Option<Result<Verdict, RefreshError>> {
         let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = verdicts.get(key).filter(|recent| recent.version == version)?;
-        let fresh = self.clock.now() < recent.reached_at.plus(VERDICT_LIFE);
-        fresh.then(|| recent.verdict.clone())
+        let recent = verdicts.get(key).filter(|recent| recent.version == version && recent.reached_at > seen_at)?;
+        Some(recent.verdict.clone())
     }
 
     fn remember(&self, key: TokenKey, version: i64, verdict: Result<Verdict, RefreshError>) {

@@ -8,6 +8,7 @@ use wxtoken::store::db::Db;
 use wxtoken::store::migrate::{Schema, bring_up_to_date, inspect, latest};
 use wxtoken::wechat::sandbox::Line;
 
+use super::migrations::{BEFORE_THE_VIEWS, go_back_before_the_views};
 use super::raw::Raw;
 use crate::support::api::Api;
 use crate::support::database::{Kind, on_every_database};
@@ -131,9 +132,8 @@ on_every_database! {
         bring_up_to_date(&db).await.expect("it works");
         let mut raw = Raw::connect(database.kind(), database.url()).await;
         note(&mut raw, latest() + 1, &format!("later (works with {} and later)", latest())).await;
-        raw.run("DROP VIEW wx_report_accounts").await;
-        raw.run(&format!("DELETE FROM wx_migrations WHERE version = {}", latest())).await;
-        assert_eq!(bring_up_to_date(&db).await.expect("it works"), Schema::Older { found: latest() - 1 });
+        go_back_before_the_views(&mut raw).await;
+        assert_eq!(bring_up_to_date(&db).await.expect("it works"), Schema::Older { found: BEFORE_THE_VIEWS });
         assert_eq!(inspect(&db).await.expect("it reads"), Schema::Newer { found: latest() + 1 });
         raw.rows("SELECT appid FROM wx_report_accounts").await;
     }
