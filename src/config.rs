@@ -62,6 +62,14 @@ pub struct Settings {
     pub forced_gap: Duration,
     /// `WXTOKEN_PLAIN_PER_DAY`.
     pub plain_per_day: u32,
+    /// `WXTOKEN_FORWARD_CONCURRENCY`.
+    pub forward_concurrency: u32,
+    /// `WXTOKEN_FORWARD_TIMEOUT`.
+    pub forward_timeout: Duration,
+    /// `WXTOKEN_FORWARD_LARGEST`, in bytes.
+    pub forward_largest: u64,
+    /// `WXTOKEN_FORWARD_KEPT`, in bytes.
+    pub forward_kept: u64,
     /// `WXTOKEN_HISTORY_DAYS`.
     pub history_days: u32,
     /// `WXTOKEN_LOG`: a level, or directives in the words of `tracing`.
@@ -108,6 +116,10 @@ impl fmt::Debug for Settings {
             .field("forced_per_day", &self.forced_per_day)
             .field("forced_gap", &self.forced_gap)
             .field("plain_per_day", &self.plain_per_day)
+            .field("forward_concurrency", &self.forward_concurrency)
+            .field("forward_timeout", &self.forward_timeout)
+            .field("forward_largest", &self.forward_largest)
+            .field("forward_kept", &self.forward_kept)
             .field("history_days", &self.history_days)
             .field("log", &self.log)
             .field("log_format", &self.log_format)

@@ -15,7 +15,7 @@ use wxtoken::domain::schedule::Life;
 use wxtoken::domain::secret::TokenValue;
 use wxtoken::domain::timestamp::Timestamp;
 use wxtoken::domain::token::{Record, Token, TokenKey, Value};
-use wxtoken::http::Rooms;
+use wxtoken::http::{ForwardLimits, Rooms};
 use wxtoken::live::LiveView;
 use wxtoken::refresher::{Policy, Refresher};
 use wxtoken::seal::{MasterKey, Sealer};
@@ -24,6 +24,7 @@ use wxtoken::store::account::AccountChange;
 use wxtoken::store::db::Db;
 use wxtoken::store::key::HashedKey;
 use wxtoken::store::migrate::bring_up_to_date;
+use wxtoken::wechat::forward::Forwarder;
 use wxtoken::wechat::{Client, ClientSettings};
 
 /// How many accounts there are.
@@ -60,7 +61,8 @@ pub(super) async fn rooms(file: &Path) -> Arc<Rooms> {
         connect_timeout: seconds(1),
         deadline: seconds(2),
     };
-    let client = Client::new(settings).expect("the client is set up");
+    let forwarder = Forwarder::new(&settings, seconds(2)).expect("the forwarder is set up");
+    let client = Client::new(&settings).expect("the client is set up");
     let policy = Policy {
         ahead: seconds(240),
         scan_interval: seconds(1),
@@ -70,7 +72,7 @@ pub(super) async fn rooms(file: &Path) -> Arc<Rooms> {
     };
     let stop = CancellationToken::new();
     let refresher = Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock::new(), policy, stop.clone());
-    Rooms::new(store, live, refresher, Clock::new(), stop)
+    Rooms::new(store, live, refresher, Clock::new(), (forwarder, ForwardLimits::default()), stop)
 }
 
 fn key(now: Timestamp) -> Key {

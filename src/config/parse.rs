@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use secrecy::SecretString;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
@@ -44,6 +45,10 @@ pub(super) fn settings(sources: &Sources) -> Result<Settings, ConfigError> {
         forced_per_day: reader.number("WXTOKEN_FORCED_PER_DAY", 0..=20),
         forced_gap: reader.duration("WXTOKEN_FORCED_GAP", least_gap..=DAY),
         plain_per_day: reader.number("WXTOKEN_PLAIN_PER_DAY", 1..=100_000),
+        forward_concurrency: reader.number("WXTOKEN_FORWARD_CONCURRENCY", 1..=65_536),
+        forward_timeout: reader.duration("WXTOKEN_FORWARD_TIMEOUT", Duration::from_secs(1)..=Duration::from_mins(10)),
+        forward_largest: reader.size("WXTOKEN_FORWARD_LARGEST", ByteSize::kib(64)..=ByteSize::tib(1)),
+        forward_kept: reader.size("WXTOKEN_FORWARD_KEPT", ByteSize::b(0)..=ByteSize::mib(64)),
         history_days: reader.number("WXTOKEN_HISTORY_DAYS", 1..=3650),
         log: reader.log(),
         log_format: reader.log_format(),
@@ -98,6 +103,11 @@ impl Reader<'_> {
     fn duration(&mut self, name: &'static str, bounds: RangeInclusive<Duration>) -> Duration {
         let value = humantime::parse_duration(self.given_or_default(name).0).ok();
         self.within(name, value, &bounds, |span| humantime::format_duration(span).to_string(), "a duration")
+    }
+
+    fn size(&mut self, name: &'static str, bounds: RangeInclusive<ByteSize>) -> u64 {
+        let value = self.given_or_default(name).0.parse().ok();
+        self.within(name, value, &bounds, |size| size.display().iec().to_string(), "a size").as_u64()
     }
 
     fn number(&mut self, name: &'static str, bounds: RangeInclusive<u32>) -> u32 {

@@ -76,6 +76,22 @@ pub const SETTINGS: &[Setting] = &[
         "Least time between two forced refreshes of one account, 30s to 1day: WeChat ignores closer ones.",
     ),
     plain("WXTOKEN_PLAIN_PER_DAY", "2000", "Tokens minted in plain mode for one account in a day, 1 to 100000."),
+    plain(
+        "WXTOKEN_FORWARD_CONCURRENCY",
+        "1024",
+        "Calls of services that are passed on to WeChat at once, 1 to 65536; more are answered with WeChat's -1.",
+    ),
+    plain(
+        "WXTOKEN_FORWARD_TIMEOUT",
+        "30s",
+        "How long the caller or WeChat may be silent during a call that is passed on, 1s to 10m.",
+    ),
+    plain("WXTOKEN_FORWARD_LARGEST", "2GiB", "The largest body that is passed on to WeChat, 64KiB to 1TiB."),
+    plain(
+        "WXTOKEN_FORWARD_KEPT",
+        "2MiB",
+        "The largest body that is kept in memory while it is passed on, so that the call can be made again with another token, 0B to 64MiB.",
+    ),
     plain("WXTOKEN_HISTORY_DAYS", "90", "How many days of refresh history to keep, 1 to 3650."),
     plain(
         "WXTOKEN_LOG",

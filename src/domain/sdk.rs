@@ -17,7 +17,7 @@ const LEAST_TOLD: u64 = 61;
 /// An SDK that keeps a margin before the end that it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sdk {
-    /// EasyWeChat 5 and 6 for PHP, node-easywechat, and `PowerWeChat` for Go.
+    /// `EasyWeChat` 5 and 6 for PHP, node-easywechat, and `PowerWeChat` for Go.
     EasyWechat,
     /// `WxJava` where it caches in memory or with Redisson. Its plain Redis store keeps no margin.
     Wxjava,

@@ -15,9 +15,9 @@ use axum::routing::get;
 use bytes::Bytes;
 use tower::Service;
 
-use super::hot::{AnswerBody, Answering, HotPath, through};
+use super::hot::{AnswerBody, Answering, HotPath, answered, through};
 use super::problem::{Code, Problem};
-use super::{Rooms, context, router};
+use super::{Rooms, compat, context, router};
 use crate::clock::Clock;
 
 /// The way in. Clones share one door.
@@ -25,6 +25,7 @@ use crate::clock::Clock;
 pub struct Door(Arc<Entrance>);
 
 struct Entrance {
+    clock: Clock,
     waiting: Router,
     opened: OnceLock<HotPath>,
     closed: AtomicBool,
@@ -33,7 +34,8 @@ struct Entrance {
 impl Door {
     /// A door behind which there is nothing yet.
     pub fn new(clock: Clock) -> Self {
-        Self(Arc::new(Entrance { waiting: waiting(clock), opened: OnceLock::new(), closed: AtomicBool::new(false) }))
+        let waiting = waiting(clock.clone());
+        Self(Arc::new(Entrance { clock, waiting, opened: OnceLock::new(), closed: AtomicBool::new(false) }))
     }
 
     /// Waits only for those from now on who have asked something.
@@ -48,6 +50,7 @@ impl Door {
     {
         match self.0.opened.get() {
             Some(rooms) => rooms.respond(request),
+            None if compat::serves(request.uri().path()) => answered(compat::not_yet(self.0.clock.now())),
             None => through(&self.0.waiting, request),
         }
     }

@@ -1,5 +1,5 @@
-//! The fast path in front of the router: a plain read of a valid token by a key that may. Whatever is out of the ordinary goes to
-//! the router, whose handler decides; this path never refuses. Its answers
+//! The fast path in front of the router: a plain read of a valid token by a key that may. Paths in WeChat's shape go to `compat`, because their
+//! bodies have other limits and their errors another form; whatever else is out of the ordinary goes to the router, whose handler decides; this path never refuses. Its answers
 //! carry no request identifier: there is nothing to look up in a log.
 
 use std::convert::Infallible;
@@ -14,8 +14,8 @@ use axum::http::header::IF_NONE_MATCH;
 use axum::http::{Method, Request, Response};
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
-use futures_util::TryFutureExt;
-use futures_util::future::{Either, MapOk};
+use futures_util::future::{BoxFuture, Either, MapOk};
+use futures_util::{FutureExt, TryFutureExt};
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use tower::Service;
@@ -23,19 +23,21 @@ use tower::Service;
 use super::Rooms;
 use super::answer::TokenAnswer;
 use super::caller::authenticate;
+use super::compat::{self, Compat};
 use crate::domain::account::TokenType;
 use crate::domain::key::Action;
 
 /// The way of every request into the rooms.
 pub(super) struct HotPath {
     rooms: Arc<Rooms>,
+    compat: Arc<Compat>,
     router: Router,
 }
 
 impl HotPath {
     /// Puts the fast path in front of `router`.
     pub(super) fn new(rooms: Arc<Rooms>, router: Router) -> Self {
-        Self { rooms, router }
+        Self { compat: Compat::new(Arc::clone(&rooms)), rooms, router }
     }
 
     /// The answer to a request.
@@ -45,7 +47,11 @@ impl HotPath {
         B::Error: Into<axum::BoxError>,
     {
         match self.answer(&request) {
-            Some(response) => Either::Left(ready(Ok(response))),
+            Some(response) => answered(response),
+            None if compat::serves(request.uri().path()) => {
+                let answering = Arc::clone(&self.compat).answer(request);
+                Either::Right(Either::Left(answering.map(|response| Ok(routed(response))).boxed()))
+            }
             None => through(&self.router, request),
         }
     }
@@ -83,7 +89,15 @@ fn routed(response: Response<Body>) -> Response<AnswerBody> {
 type Routed = MapOk<RouteFuture<Infallible>, fn(Response<Body>) -> Response<AnswerBody>>;
 
 /// An answer of the fast path, or one to wait for.
-pub(super) type Answering = Either<Ready<Result<Response<AnswerBody>, Infallible>>, Routed>;
+pub(super) type Answering =
+    Either<Ready<Result<Response<AnswerBody>, Infallible>>, Either<BoxFuture<'static, Answered>, Routed>>;
+
+type Answered = Result<Response<AnswerBody>, Infallible>;
+
+/// An answer that is there.
+pub(super) fn answered<T: Into<AnswerBody>>(response: Response<T>) -> Answering {
+    Either::Left(ready(Ok(response.map(Into::into))))
+}
 
 /// The answer of `router`.
 pub(super) fn through<B>(router: &Router, request: Request<B>) -> Answering
@@ -92,7 +106,8 @@ where
     B::Error: Into<axum::BoxError>,
 {
     // A router is always ready.
-    Either::Right(router.clone().call(request).map_ok(routed as fn(Response<Body>) -> Response<AnswerBody>))
+    let answering = router.clone().call(request).map_ok(routed as fn(Response<Body>) -> Response<AnswerBody>);
+    Either::Right(Either::Right(answering))
 }
 
 /// The body of an answer: of the fast path without a box, or of the router.
@@ -107,6 +122,12 @@ pub(super) enum AnswerBody {
 impl From<Bytes> for AnswerBody {
     fn from(bytes: Bytes) -> Self {
         Self::Prepared(Full::new(bytes))
+    }
+}
+
+impl From<Body> for AnswerBody {
+    fn from(body: Body) -> Self {
+        Self::Routed(body)
     }
 }
 

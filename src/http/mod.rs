@@ -25,6 +25,7 @@ mod answer;
 mod api;
 mod body;
 pub mod caller;
+mod compat;
 mod connection;
 pub mod context;
 mod cursor;
@@ -53,6 +54,8 @@ use crate::clock::Clock;
 use crate::live::LiveView;
 use crate::refresher::Refresher;
 use crate::store::Store;
+use crate::wechat::forward::Forwarder;
+pub use compat::ForwardLimits;
 use connection::Reception;
 pub use door::Door;
 use door::Visitor;
@@ -81,6 +84,10 @@ pub struct Rooms {
     pub refresher: Arc<Refresher>,
     /// The time.
     pub clock: Clock,
+    /// Passes calls on to WeChat.
+    pub forwarder: Forwarder,
+    /// How it is done.
+    pub forward_limits: ForwardLimits,
     /// Cancelled when the shutdown begins; from then on this instance is not ready.
     pub draining: CancellationToken,
     /// The rounds that had to begin again.
@@ -94,9 +101,11 @@ impl Rooms {
         live: Arc<LiveView>,
         refresher: Arc<Refresher>,
         clock: Clock,
+        (forwarder, forward_limits): (Forwarder, ForwardLimits),
         draining: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { store, live, refresher, clock, draining, restarts: Restarts::default() })
+        let restarts = Restarts::default();
+        Arc::new(Self { store, live, refresher, clock, forwarder, forward_limits, draining, restarts })
     }
 }
 

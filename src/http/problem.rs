@@ -109,6 +109,11 @@ impl Problem {
         self.0.code
     }
 
+    /// Its sentence.
+    pub(super) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// The path that nobody serves.
     pub(super) fn not_found() -> Self {
         Self::new(Code::NotFound, "no resource has this path; see the documentation for the list of paths")

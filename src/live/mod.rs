@@ -44,6 +44,8 @@ pub struct LiveView {
     forgotten: Mutex<Vec<Token>>,
     changes: broadcast::Sender<TokenKey>,
     values: Values,
+    /// Whether any key may call some of WeChat's paths only.
+    limits_paths: AtomicBool,
 }
 
 impl Default for LiveView {
@@ -56,6 +58,7 @@ impl Default for LiveView {
             forgotten: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_HELD),
             values: Values::default(),
+            limits_paths: AtomicBool::default(),
         }
     }
 }
@@ -136,11 +139,15 @@ impl LiveView {
         self.account(appid.as_str()).filter(|account| account.has_access_token(text))
     }
 
+    /// Whether any key may call some of WeChat's paths only.
+    pub fn limits_paths(&self) -> bool {
+        self.limits_paths.load(Ordering::Relaxed)
+    }
+
     /// The usable service keys that can read tokens of this account.
     pub fn readers(&self, appid: &str, now: Timestamp) -> Vec<Arc<Key>> {
-        let may_read = |key: &&Arc<Key>| {
-            key.role == Role::Service && key.is_usable(now) && key.allows(Action::TokenRead, appid)
-        };
+        let may_read =
+            |key: &&Arc<Key>| key.role == Role::Service && key.is_usable(now) && key.allows(Action::TokenRead, appid);
         self.keys.load().values().filter(may_read).cloned().collect()
     }
 
@@ -289,6 +296,9 @@ impl LiveView {
     pub fn publish_keys(&self, changed: &[HashedKey]) {
         if changed.is_empty() {
             return;
+        }
+        if changed.iter().any(|hashed| !hashed.key.paths.are_empty()) {
+            self.limits_paths.store(true, Ordering::Relaxed);
         }
         self.keys.rcu(|held| {
             let mut keys = HashMap::clone(held);

@@ -17,12 +17,13 @@ use super::{OpenDatabase, Signals, StartError, first_key, open_database, rounds,
 use crate::clock::Clock;
 use crate::config::{Settings, redacted};
 use crate::domain::key::{KeyText, Role};
-use crate::http::{self, Door, Rooms};
+use crate::http::{self, Door, ForwardLimits, Rooms};
 use crate::live::LiveView;
 use crate::refresher::{Policy, Refresher};
 use crate::seal::{hexadecimal, random_bytes};
 use crate::store::Store;
 use crate::store::db::Dialect;
+use crate::wechat::forward::Forwarder;
 use crate::wechat::{Client, ClientError, ClientSettings};
 
 /// How long calls in flight and requests have to end after the first signal.
@@ -63,7 +64,7 @@ impl Service {
         let listener = bind(settings.listen)?;
         let address = listener.local_addr()?;
         let (clock, mut signals) = (Clock::new(), Signals::listen()?);
-        let wechat = client(&settings)?;
+        let (wechat, forwarding) = (Client::new(&client_settings(&settings))?, forwarding(&settings)?);
         let (door, server, answering) =
             (Door::new(clock.clone()), axum_server::Handle::new(), CancellationToken::new());
         let serving = {
@@ -94,7 +95,7 @@ impl Service {
             made_admin_key,
             accounts: live.count_accounts(),
         };
-        let rooms = Rooms::new(store, live, refresher, clock, stop.clone());
+        let rooms = Rooms::new(store, live, refresher, clock, forwarding, stop.clone());
         let rounds = rounds::start(&rooms, settings.history_days);
         door.open(Arc::clone(&rooms));
         answering.cancel();
@@ -197,13 +198,22 @@ async fn drain(rooms: &Rooms, rounds: &TaskTracker, serving: impl Future<Output 
     served
 }
 
-fn client(settings: &Settings) -> Result<Client, ClientError> {
-    Client::new(ClientSettings {
+fn client_settings(settings: &Settings) -> ClientSettings {
+    ClientSettings {
         base_url: settings.wechat_url.clone(),
         fallback_url: settings.wechat_fallback_url.clone(),
         connect_timeout: settings.connect_timeout(),
         deadline: settings.call_timeout,
-    })
+    }
+}
+
+fn forwarding(settings: &Settings) -> Result<(Forwarder, ForwardLimits), ClientError> {
+    let limits = ForwardLimits {
+        concurrency: settings.forward_concurrency as usize,
+        largest: settings.forward_largest,
+        kept: settings.forward_kept,
+    };
+    Ok((Forwarder::new(&client_settings(settings), settings.forward_timeout)?, limits))
 }
 
 fn policy(settings: &Settings, embedded: bool) -> Policy {

@@ -40,6 +40,19 @@ pub struct ClientSettings {
     pub deadline: Duration,
 }
 
+impl ClientSettings {
+    /// The two hosts, when they and the limits are acceptable.
+    pub(super) fn hosts(&self) -> Result<(Url, Option<Url>), ClientError> {
+        let address = |host, text: &str| base_url::parse(text).map_err(|fault| ClientError::Url { host, fault });
+        let first = address(Host::First, &self.base_url)?;
+        let fallback = self.fallback_url.as_deref().map(|text| address(Host::Fallback, text)).transpose()?;
+        if self.connect_timeout.is_zero() || self.connect_timeout > self.deadline {
+            return Err(ClientError::Deadlines);
+        }
+        Ok((first, fallback))
+    }
+}
+
 /// Settings that no client can be made of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
@@ -79,14 +92,9 @@ struct Request<'a> {
 
 impl Client {
     /// A client for the given hosts. Connects to nobody yet.
-    pub fn new(settings: ClientSettings) -> Result<Self, ClientError> {
-        let ClientSettings { base_url, fallback_url, connect_timeout, deadline } = settings;
-        let address = |host, text: &str| base_url::parse(text).map_err(|fault| ClientError::Url { host, fault });
-        let first = address(Host::First, &base_url)?;
-        let fallback = fallback_url.map(|text| address(Host::Fallback, &text)).transpose()?;
-        if connect_timeout.is_zero() || connect_timeout > deadline {
-            return Err(ClientError::Deadlines);
-        }
+    pub fn new(settings: &ClientSettings) -> Result<Self, ClientError> {
+        let (first, fallback) = settings.hosts()?;
+        let ClientSettings { connect_timeout, deadline, .. } = *settings;
         Ok(Self { http: http_client(connect_timeout)?, first, fallback, deadline })
     }
 
@@ -186,14 +194,22 @@ impl Client {
     }
 }
 
+/// A client for calls of our own.
 fn http_client(connect_timeout: Duration) -> Result<reqwest::Client, ClientError> {
+    builder(connect_timeout)?
+        .user_agent(concat!("wxtoken/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|_| ClientError::Setup)
+}
+
+/// What every client of WeChat's hosts has in common.
+pub(super) fn builder(connect_timeout: Duration) -> Result<reqwest::ClientBuilder, ClientError> {
     // One provider for the process; whoever installed it first installed the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // Roots of our own, so that an image without CA certificates works.
     let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| reqwest::Certificate::from_der(root));
     let roots = roots.collect::<Result<Vec<_>, _>>().map_err(|_| ClientError::Setup)?;
-    reqwest::Client::builder()
-        .user_agent(concat!("wxtoken/", env!("CARGO_PKG_VERSION")))
+    let builder = reqwest::Client::builder()
         .tls_certs_only(roots)
         .tls_version_min(reqwest::tls::Version::TLS_1_2)
         .connect_timeout(connect_timeout)
@@ -202,9 +218,8 @@ fn http_client(connect_timeout: Duration) -> Result<reqwest::Client, ClientError
         .no_proxy()
         .referer(false)
         .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .build()
-        .map_err(|_| ClientError::Setup)
+        .retry(reqwest::retry::never());
+    Ok(builder)
 }
 
 async fn read_response(asked: Asked<'_>, mut response: Response) -> Result<Vec<u8>, CallError> {

@@ -9,6 +9,7 @@ mod clean;
 pub mod client;
 pub mod errcode;
 mod error;
+pub mod forward;
 pub mod sandbox;
 
 pub use answer::Answer;

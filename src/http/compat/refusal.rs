@@ -14,7 +14,6 @@ use super::CONTENT_TYPE_OF_WECHAT;
 use crate::domain::timestamp::Timestamp;
 use crate::http::problem::Problem;
 use crate::refresher::RefreshError;
-use crate::wechat::CallError;
 
 /// A refusal before it is rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,12 +113,6 @@ impl From<RefreshError> for Refusal {
                 Self::BUSY.hint(Problem::no_token(error, None).detail().to_owned())
             }
         }
-    }
-}
-
-impl From<CallError> for Refusal {
-    fn from(error: CallError) -> Self {
-        Self::BUSY.hint(format!("the call to WeChat failed: {error}"))
     }
 }
 

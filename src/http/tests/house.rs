@@ -16,6 +16,7 @@ use crate::store::audit::Actor;
 use crate::store::db::Db;
 use crate::store::key::NewKey;
 use crate::store::migrate::bring_up_to_date;
+use crate::wechat::forward::Forwarder;
 use crate::wechat::sandbox::{DEFAULT_SECRET, Sandbox};
 use crate::wechat::{Client, ClientSettings};
 
@@ -92,10 +93,12 @@ impl House {
             alone: true,
         };
         let live = Arc::new(LiveView::new());
-        let client = Client::new(settings).unwrap();
+        let forwarder = Forwarder::new(&settings, Duration::from_secs(2)).unwrap();
+        let client = Client::new(&settings).unwrap();
         let refresher =
             Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock::new(), policy, stop.clone());
-        let rooms = Rooms::new(store, live, refresher, Clock::new(), stop.clone());
+        let rooms =
+            Rooms::new(store, live, refresher, Clock::new(), (forwarder, ForwardLimits::default()), stop.clone());
         let mut house = Self { rooms, admin: String::new(), stop, _directory: directory };
         house.admin = house.key(Role::Admin, AccountScope::All, Actions::of_role(Role::Admin)).await;
         house

@@ -110,12 +110,12 @@ fn settings(base_url: String, fallback_url: Option<String>) -> ClientSettings {
 }
 
 fn client(base_url: String, fallback_url: Option<String>) -> Client {
-    Client::new(settings(base_url, fallback_url)).unwrap()
+    Client::new(&settings(base_url, fallback_url)).unwrap()
 }
 
 fn hurried(base_url: String) -> Client {
     let limit = Duration::from_millis(200);
-    Client::new(ClientSettings { deadline: limit, connect_timeout: limit, ..settings(base_url, None) }).unwrap()
+    Client::new(&ClientSettings { deadline: limit, connect_timeout: limit, ..settings(base_url, None) }).unwrap()
 }
 
 fn appid() -> AppId {
@@ -330,13 +330,13 @@ async fn one_deadline_covers_head_and_body() {
 
 #[test]
 fn settings_are_checked_in_sentences_that_repeat_nothing() {
-    let refuse = |settings| Client::new(settings).unwrap_err().to_string();
+    let refuse = |settings| Client::new(&settings).unwrap_err().to_string();
     let good = || settings("https://api.weixin.qq.com".to_owned(), None);
     let shown = refuse(ClientSettings { base_url: "http://u:canary@example.com".to_owned(), ..good() });
     assert_eq!(shown, "the WeChat URL must not hold a user name or a password");
     let shown = refuse(ClientSettings { fallback_url: Some("http://api2.weixin.qq.com".to_owned()), ..good() });
     assert!(shown.starts_with("the WeChat fallback URL must begin with https://"), "{shown}");
     let hasty = ClientSettings { connect_timeout: Duration::from_secs(9), deadline: Duration::from_secs(8), ..good() };
-    assert_eq!(Client::new(hasty).unwrap_err(), ClientError::Deadlines);
-    assert!(Client::new(good()).is_ok());
+    assert_eq!(Client::new(&hasty).unwrap_err(), ClientError::Deadlines);
+    assert!(Client::new(&good()).is_ok());
 }

@@ -78,7 +78,7 @@ async fn the_fallback_is_not_asked_what_the_first_host_may_have_heard() {
     let limit = Duration::from_millis(200);
     let hurried =
         ClientSettings { deadline: limit, connect_timeout: limit, ..settings(silent.url(), Some(fallback.url())) };
-    plain_error(&Client::new(hurried).unwrap()).await;
+    plain_error(&Client::new(&hurried).unwrap()).await;
     assert!(fallback.requests.try_recv().is_err());
 }
 
@@ -99,7 +99,7 @@ async fn faults_of_connecting_are_told_apart() {
     // Nobody takes the connection from the queue, so the TLS greeting is never answered.
     let limit = Duration::from_millis(100);
     let unanswered = ClientSettings { connect_timeout: limit, ..settings(url, None) };
-    assert_eq!(plain_error(&Client::new(unanswered).unwrap()).await, CallError::Connect(ConnectFault::TimedOut));
+    assert_eq!(plain_error(&Client::new(&unanswered).unwrap()).await, CallError::Connect(ConnectFault::TimedOut));
 
     assert_eq!(plain_error(&client(without_tls(plain), None)).await, CallError::Connect(ConnectFault::Tls));
 

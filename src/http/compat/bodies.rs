@@ -1,0 +1,292 @@
+//! Bodies on their way through us: kept while they are small, passed on piece by piece when they are not.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::BoxError;
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::refusal::Refusal;
+use crate::wechat::CallError;
+use crate::wechat::forward::Answer;
+
+/// The longest answer that is looked into, in bytes; WeChat's refusals have a few hundred.
+const LONGEST_REFUSAL: usize = 4 * 1024;
+
+/// What is done with a caller's body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimits {
+    /// Up to how many bytes are kept, so that the call can be made again.
+    pub(super) kept: u64,
+    /// How many bytes are passed on at all.
+    pub(super) largest: u64,
+    /// How long the caller may be silent.
+    pub(super) patience: Duration,
+}
+
+/// A body after its beginning was read.
+pub(super) enum Gathered<B> {
+    /// It was small.
+    Whole(Bytes),
+    /// It goes on.
+    Begun(Upload<B>),
+}
+
+impl<B> Gathered<B> {
+    /// All of the body, if it was small.
+    pub(super) fn whole(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Begun(_) => None,
+        }
+    }
+}
+
+/// Reads a body as far as it is kept.
+pub(super) async fn gather<B>(mut body: Pin<Box<B>>, limits: BodyLimits) -> Result<Gathered<B>, Refusal>
+where
+    B: HttpBody<Data = Bytes>,
+{
+    let (announced, mut begun, mut length) = (body.size_hint().lower(), VecDeque::new(), 0);
+    if announced > limits.largest {
+        return Err(too_large(limits.largest));
+    }
+    while announced <= limits.kept && length <= limits.kept {
+        let frame = timeout(limits.patience, body.frame())
+            .await
+            .map_err(|_| Refusal::BUSY.hint(format!("no more of the body came for {} s", limits.patience.as_secs())))?;
+        match frame {
+            None => return Ok(Gathered::Whole(join(begun))),
+            Some(Err(_)) => return Err(Refusal::BUSY.hint("the body broke off before its end")),
+            Some(Ok(frame)) => {
+                if let Ok(piece) = frame.into_data() {
+                    length += piece.len() as u64;
+                    begun.push_back(piece);
+                }
+            }
+        }
+    }
+    Ok(Gathered::Begun(Upload { begun, body, left: limits.largest.saturating_sub(length), excess: Arc::default() }))
+}
+
+/// The refusal of a body that is larger than `largest` bytes.
+pub(super) fn too_large(largest: u64) -> Refusal {
+    Refusal::TOO_LARGE.hint(format!("at most {largest} bytes are forwarded (WXTOKEN_FORWARD_LARGEST)"))
+}
+
+fn join(mut pieces: VecDeque<Bytes>) -> Bytes {
+    match pieces.pop_front() {
+        Some(only) if pieces.is_empty() => only,
+        first => first
+            .into_iter()
+            .chain(pieces)
+            .fold(BytesMut::new(), |mut whole, piece| {
+                whole.extend_from_slice(&piece);
+                whole
+            })
+            .freeze(),
+    }
+}
+
+/// A body of which the beginning was read, as it is sent on.
+pub(super) struct Upload<B> {
+    begun: VecDeque<Bytes>,
+    body: Pin<Box<B>>,
+    /// How many more bytes are passed on.
+    left: u64,
+    excess: Arc<AtomicBool>,
+}
+
+/// The body is longer than what is passed on.
+#[derive(Debug, thiserror::Error)]
+#[error("the body is larger than what is forwarded")]
+struct Excess;
+
+impl<B> Upload<B> {
+    /// Becomes true when the body turns out to be too large.
+    pub(super) fn excess(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.excess)
+    }
+}
+
+impl<B> HttpBody for Upload<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(piece) = self.begun.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        let polled = self.body.as_mut().poll_frame(cx).map_err(Into::into);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let length = frame.data_ref().map_or(0, |piece| piece.remaining() as u64);
+            let Some(left) = self.left.checked_sub(length) else {
+                self.excess.store(true, Ordering::Relaxed);
+                return Poll::Ready(Some(Err(Excess.into())));
+            };
+            self.left = left;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.begun.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let begun: u64 = self.begun.iter().map(|piece| piece.len() as u64).sum();
+        let rest = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(begun + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(begun + upper);
+        }
+        hint
+    }
+}
+
+/// An answer on its way to the caller. The seat is given back when it ends, or when the caller hangs up.
+struct Download {
+    begun: VecDeque<Bytes>,
+    rest: Answer,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Download {
+    type Data = Bytes;
+    type Error = CallError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        if let Some(piece) = self.begun.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        Pin::new(&mut self.rest).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.begun.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // What was announced is in the headers.
+        if self.begun.is_empty() { self.rest.size_hint() } else { SizeHint::default() }
+    }
+}
+
+/// An answer of which as much was read as tells whether it is a refusal.
+pub(super) struct Seen {
+    answer: Response<Answer>,
+    begun: VecDeque<Bytes>,
+    /// WeChat's code, if the answer has one.
+    pub(super) errcode: Option<i64>,
+}
+
+impl Seen {
+    /// The answer as it goes to the caller.
+    pub(super) fn into_response(self, seat: OwnedSemaphorePermit) -> Response<Body> {
+        let begun = self.begun;
+        self.answer.map(|rest| Body::new(Download { begun, rest, _seat: seat }))
+    }
+
+    /// An answer that is not looked into.
+    pub(super) fn unread(answer: Response<Answer>) -> Self {
+        Self { answer, begun: VecDeque::new(), errcode: None }
+    }
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    errcode: Option<i64>,
+}
+
+/// Looks for WeChat's code in an answer that is short and an object; anything else is passed on at once.
+pub(super) async fn look_into(mut answer: Response<Answer>) -> Result<Seen, CallError> {
+    let mut begun = VecDeque::new();
+    let mut length = 0;
+    if answer.status() != StatusCode::OK || answer.body().size_hint().lower() > LONGEST_REFUSAL as u64 {
+        return Ok(Seen::unread(answer));
+    }
+    while let Some(frame) = answer.body_mut().frame().await {
+        if let Ok(piece) = frame?.into_data() {
+            length += piece.len();
+            begun.push_back(piece);
+        }
+        if length > LONGEST_REFUSAL || !begun.front().is_none_or(|first| begins_an_object(first)) {
+            return Ok(Seen { answer, begun, errcode: None });
+        }
+    }
+    let whole = join(begun);
+    let text = whole.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&whole);
+    let errcode = serde_json::from_slice::<Outcome>(text).ok().and_then(|outcome| outcome.errcode);
+    Ok(Seen { answer, begun: VecDeque::from([whole]), errcode })
+}
+
+fn begins_an_object(piece: &[u8]) -> bool {
+    let piece = piece.strip_prefix(b"\xef\xbb\xbf").unwrap_or(piece).trim_ascii_start();
+    piece.first().is_none_or(|first| *first == b'{')
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    const LIMITS: BodyLimits = BodyLimits { kept: 10, largest: 30, patience: Duration::from_secs(1) };
+
+    fn pieces(pieces: &[&'static str]) -> Pin<Box<impl HttpBody<Data = Bytes, Error = std::io::Error> + use<>>> {
+        let frames: Vec<_> = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))).collect();
+        Box::pin(StreamBody::new(futures_util::stream::iter(frames)))
+    }
+
+    async fn begun(parts: &[&'static str]) -> Upload<impl HttpBody<Data = Bytes, Error = std::io::Error> + use<>> {
+        match gather(pieces(parts), LIMITS).await {
+            Ok(Gathered::Begun(upload)) => upload,
+            Ok(Gathered::Whole(_)) | Err(_) => unreachable!("it is larger than what is kept, and announces nothing"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_body_is_kept_and_a_large_one_passed_on_whole() {
+        let small = gather(pieces(&["12345", "67890"]), LIMITS).await.unwrap();
+        assert_eq!(small.whole().map(|bytes| &bytes[..]), Some(&b"1234567890"[..]));
+        let large = begun(&["12345", "678901", "x", "y"]).await;
+        assert_eq!(large.collect().await.unwrap().to_bytes(), "12345678901xy");
+    }
+
+    #[tokio::test]
+    async fn a_body_past_the_limit_ends_with_an_error() {
+        let announced = gather(Box::pin(Full::new(Bytes::from(vec![0; 31]))), LIMITS).await;
+        assert!(matches!(announced, Err(refusal) if refusal == too_large(30)));
+        let upload = begun(&["123456789012345"; 3]).await;
+        let excess = upload.excess();
+        assert!(upload.collect().await.is_err() && excess.load(Ordering::Relaxed));
+        let upload = begun(&["123456789012345"; 2]).await;
+        assert_eq!(upload.collect().await.unwrap().to_bytes().len(), 30);
+    }
+
+    #[test]
+    fn only_what_begins_like_an_object_is_read_on() {
+        for object in ["{", " \n{\"", "", "  ", "\u{feff}{"] {
+            assert!(begins_an_object(object.as_bytes()), "{object}");
+        }
+        for other in ["[", "<xml>", "\u{ff}\u{d8}", "a{"] {
+            assert!(!begins_an_object(other.as_bytes()), "{other}");
+        }
+    }
+}

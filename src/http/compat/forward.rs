@@ -1,0 +1,269 @@
+//! Passing a call on to WeChat: changed where it shows a credential of ours, made again where its token turns out to be dead.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::BoxError;
+use axum::body::Body;
+use axum::http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response};
+use bytes::Bytes;
+use http_body::Body as HttpBody;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Compat;
+use super::bodies::{BodyLimits, Gathered, Seen, gather, look_into, too_large};
+use super::hints::Source;
+use super::permission::{Change, Shown, has_key_in_header};
+use super::query::Query;
+use super::refusal::Refusal;
+use crate::domain::timestamp::Timestamp;
+use crate::domain::token::TokenKey;
+use crate::live::LiveToken;
+use crate::wechat::CallError;
+use crate::wechat::forward::{Answer, Call, Payload};
+
+/// The version of the token that the call was made with.
+pub(super) const VERSION: HeaderName = HeaderName::from_static("x-wxtoken-version");
+/// `true` when WeChat refused the token first and the call was made again with another one.
+pub(super) const RETRIED: HeaderName = HeaderName::from_static("x-wxtoken-retried");
+
+/// WeChat's codes for a token that is no good: superseded, malformed or unknown, expired.
+const REFUSED_TOKEN: [i64; 3] = [40_001, 40_014, 42_001];
+/// Headers that are about one connection (RFC 9110, 7.6.1), besides those that `Connection` names.
+const OF_ONE_CONNECTION: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+impl Compat {
+    /// Passes a call to `path` on to WeChat; `account` is the one in the path, if one was.
+    pub(super) async fn forward<B>(
+        self: &Arc<Self>,
+        head: &Parts,
+        body: B,
+        path: String,
+        account: Option<&str>,
+    ) -> Result<Response<Body>, Refusal>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let seat = Arc::clone(&self.seats).try_acquire_owned();
+        let seat = seat.map_err(|_| Refusal::BUSY.hint("too many calls are being forwarded; ask again"))?;
+        let limits = BodyLimits { patience: self.rooms.forwarder.patience(), ..self.limits };
+        let gathered = gather(Box::pin(body), limits).await?;
+        let query = Query(head.uri.query().unwrap_or_default());
+        let shown = Shown { headers: &head.headers, query, path: &path, body: gathered.whole() };
+        let change = match account {
+            Some(appid) => self.change_of_account(&shown, appid)?,
+            None => self.change(&shown)?,
+        };
+        let headers = outgoing(&head.headers);
+        let mut call = Call { method: head.method.clone(), path, query: query.0.to_owned(), headers };
+        match change {
+            Change::Token(key) => self.call_with_token(call, gathered, key, seat).await,
+            Change::Query(changed) => {
+                call.query = changed;
+                self.call_once(&call, gathered, seat).await
+            }
+            Change::Body(changed) => self.call_once(&call, Gathered::<B>::Whole(changed), seat).await,
+            Change::Nothing => self.call_once(&call, gathered, seat).await,
+        }
+    }
+
+    /// A call in which no token of ours has a part.
+    async fn call_once<B>(
+        &self,
+        call: &Call,
+        gathered: Gathered<B>,
+        seat: OwnedSemaphorePermit,
+    ) -> Result<Response<Body>, Refusal>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let answer = self.send(call, gathered).await?;
+        Ok(incoming(Seen::unread(answer).into_response(seat)))
+    }
+
+    async fn send<B>(&self, call: &Call, gathered: Gathered<B>) -> Result<Response<Answer>, Refusal>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let upload = match gathered {
+            Gathered::Whole(bytes) => {
+                return Ok(self.rooms.forwarder.send(call, Payload::<Body>::Whole(bytes)).await?);
+            }
+            Gathered::Begun(upload) => upload,
+        };
+        let excess = upload.excess();
+        let sent = self.rooms.forwarder.send(call, Payload::Streamed(upload)).await;
+        sent.map_err(
+            |error| {
+                if excess.load(Ordering::Relaxed) { too_large(self.limits.largest) } else { Refusal::from(error) }
+            },
+        )
+    }
+
+    /// A call with an account's token. If WeChat refuses the token it is looked into, and where that brings another one the call is made once
+    /// more, if its body was kept; else the next call has the new token.
+    async fn call_with_token<B>(
+        self: &Arc<Self>,
+        mut call: Call,
+        gathered: Gathered<B>,
+        key: TokenKey,
+        seat: OwnedSemaphorePermit,
+    ) -> Result<Response<Body>, Refusal>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let live = self.put_in_token(&mut call, &key).await?;
+        let kept = gathered.whole().cloned();
+        let sent_at = self.now();
+        let seen = look_into(self.send(&call, gathered).await?).await?;
+        let is_refused = seen.errcode.is_some_and(|errcode| REFUSED_TOKEN.contains(&errcode));
+        let refused = Refused { key, live, source: self.hints.path(&call.path), sent_at };
+        match kept {
+            Some(bytes) if is_refused && self.has_another(&refused).await => {
+                let live = self.put_in_token(&mut call, &refused.key).await?;
+                let answer = self.rooms.forwarder.send(&call, Payload::<Body>::Whole(bytes)).await?;
+                Ok(marked(Seen::unread(answer).into_response(seat), live.token.version, true))
+            }
+            kept => {
+                let version = refused.live.token.version;
+                if is_refused && kept.is_none() {
+                    let compat = Arc::clone(self);
+                    tokio::spawn(async move { compat.has_another(&refused).await });
+                }
+                Ok(marked(seen.into_response(seat), version, false))
+            }
+        }
+    }
+
+    async fn put_in_token(&self, call: &mut Call, key: &TokenKey) -> Result<Arc<LiveToken>, Refusal> {
+        let live = self.rooms.refresher.obtain(key, std::time::Duration::ZERO).await?;
+        let value = live.token.valid(self.now()).ok_or(Refusal::BUSY.hint("the token has just ended; ask again"))?;
+        call.query = Query(&call.query).with("access_token", value.text.expose());
+        Ok(live)
+    }
+
+    /// Whether there is another value now than the one that WeChat refused.
+    async fn has_another(&self, refused: &Refused) -> bool {
+        let Refused { key, live, source, sent_at } = refused;
+        let Some(value) = &live.token.value else {
+            return false;
+        };
+        let report = self.hints.follow_up(&self.rooms, key, &value.text, *source, *sent_at).await;
+        report.is_some_and(|report| report.token.token.value.as_ref().is_some_and(|now| now.text != value.text))
+    }
+}
+
+/// A token that WeChat refused in a call.
+struct Refused {
+    key: TokenKey,
+    live: Arc<LiveToken>,
+    source: Source,
+    sent_at: Timestamp,
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        Self::BUSY.hint(format!("the call to WeChat failed: {error}"))
+    }
+}
+
+/// The headers that WeChat is to see: all but those of the connection, those that are set anew, and our keys. The answer must not be
+/// compressed, or nobody could look into it.
+fn outgoing(headers: &HeaderMap) -> HeaderMap {
+    let mut outgoing = without_those_of_the_connection(headers);
+    for name in [HOST, CONTENT_LENGTH, EXPECT] {
+        outgoing.remove(name);
+    }
+    if has_key_in_header(headers) {
+        outgoing.remove(AUTHORIZATION);
+    }
+    outgoing.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    outgoing
+}
+
+fn incoming(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    head.headers = without_those_of_the_connection(&head.headers);
+    Response::from_parts(head, body)
+}
+
+fn marked(response: Response<Body>, version: i64, is_retried: bool) -> Response<Body> {
+    let mut response = incoming(response);
+    response.headers_mut().insert(VERSION, HeaderValue::from(version));
+    response.headers_mut().insert(RETRIED, HeaderValue::from_static(if is_retried { "true" } else { "false" }));
+    response
+}
+
+fn without_those_of_the_connection(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    let named = headers.get_all(CONNECTION).iter().filter_map(|list| list.to_str().ok());
+    for name in named.flat_map(|list| list.split(',')) {
+        kept.remove(name.trim());
+    }
+    for name in OF_ONE_CONNECTION {
+        kept.remove(name);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_go_on_but_for_those_of_the_connection_and_our_keys() {
+        let given = [
+            ("host", "wxtoken.internal"),
+            ("content-length", "5"),
+            ("connection", "close, X-Secret-Hop"),
+            ("x-secret-hop", "1"),
+            ("keep-alive", "1"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic x"),
+            ("expect", "100-continue"),
+            ("authorization", "Bearer wxt_s_1"),
+            ("accept-encoding", "gzip"),
+            ("user-agent", "SDK/1"),
+            ("content-type", "application/json"),
+            ("x-custom", "1"),
+            ("x-custom", "2"),
+        ];
+        let named = |(name, value): (&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let sent = outgoing(&given.into_iter().map(named).collect());
+        let mut names: Vec<_> =
+            sent.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        names.sort();
+        let kept = [
+            "accept-encoding: identity",
+            "content-type: application/json",
+            "user-agent: SDK/1",
+            "x-custom: 1",
+            "x-custom: 2",
+        ];
+        assert_eq!(names, kept);
+        let foreign = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("WECHATPAY2-SHA256 x"))]);
+        assert!(outgoing(&foreign).contains_key(AUTHORIZATION));
+    }
+}
