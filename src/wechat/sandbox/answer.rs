@@ -19,12 +19,14 @@ pub(super) enum Answer {
     Ticket { value: String, expires_in: u64 },
     /// A refusal.
     Refused { errcode: i64, errmsg: String },
+    /// A file of the simulator's pattern.
+    File { length: u64 },
     /// Something else.
     Other(Value),
 }
 
 impl Answer {
-    /// WeChat's JSON, with fields in WeChat's order.
+    /// WeChat's JSON, with fields in WeChat's order; empty for a file, which is none.
     pub(super) fn to_text(&self) -> String {
         match self {
             Self::Token { value, expires_in, form } => {
@@ -36,6 +38,7 @@ impl Answer {
             Self::Refused { errcode, errmsg } => {
                 format!("{{\"errcode\":{errcode},\"errmsg\":{}}}", Value::from(errmsg.as_str()))
             }
+            Self::File { .. } => String::new(),
             Self::Other(value) => value.to_string(),
         }
     }
@@ -44,7 +47,7 @@ impl Answer {
     pub(super) fn value(&self) -> Option<&str> {
         match self {
             Self::Token { value, .. } | Self::Ticket { value, .. } => Some(value),
-            Self::Refused { .. } | Self::Other(_) => None,
+            Self::Refused { .. } | Self::File { .. } | Self::Other(_) => None,
         }
     }
 
@@ -56,7 +59,7 @@ impl Answer {
             Self::Ticket { expires_in, .. } => {
                 format!("{{\"errcode\":0,\"errmsg\":\"ok\",\"expires_in\":{expires_in}}}")
             }
-            Self::Refused { .. } | Self::Other(_) => self.to_text(),
+            Self::Refused { .. } | Self::File { .. } | Self::Other(_) => self.to_text(),
         }
     }
 
@@ -102,7 +105,7 @@ impl Answer {
         let again = match self {
             Self::Token { .. } => "\"access_token\":\"not-the-token\"",
             Self::Ticket { .. } => "\"ticket\":\"not-the-ticket\"",
-            Self::Refused { .. } | Self::Other(_) => "\"errcode\":-1",
+            Self::Refused { .. } | Self::File { .. } | Self::Other(_) => "\"errcode\":-1",
         };
         with_last_field(text.to_owned(), again).into_bytes()
     }

@@ -29,6 +29,13 @@ impl Platform {
             Endpoint::ClearQuotaBySecret => self.clear_quota_by_secret(request, now),
             Endpoint::QuotaGet => self.quota_get(request, now),
             Endpoint::RidGet => self.rid_get(request, now),
+            Endpoint::SessionOfCode => self.session_of_code(request, now),
+            Endpoint::UserToken => self.user_token(request, now),
+            Endpoint::UserTokenRefresh => self.refreshed_user_token(request, now),
+            Endpoint::UserInfo => self.user_info(request, now),
+            Endpoint::MediaUpload => self.upload(request, now),
+            Endpoint::MediaGet => self.download(request, now),
+            Endpoint::Echo => self.echo(request, now),
             Endpoint::Business => self.check_token(request, now).map(|_| done()),
         };
         match outcome {
@@ -58,7 +65,7 @@ impl Platform {
             appid,
             at: now,
             query: request.raw_query.clone(),
-            body: String::from_utf8_lossy(&request.body).chars().take(2_048).collect(),
+            body: String::from_utf8_lossy(&request.body.kept).chars().take(2_048).collect(),
             response: answer.to_text(),
             ip: request.remote.ip().to_string(),
         };
@@ -88,7 +95,7 @@ impl Platform {
     }
 
     /// The account that `asked` opens.
-    fn authorised(
+    pub(super) fn authorised(
         &mut self,
         asked: Credentials<'_>,
         line: Option<Line>,
@@ -175,9 +182,13 @@ impl Platform {
     }
 
     /// The account whose honoured access token the request presents.
-    fn check_token(&self, request: &Request, now: Timestamp) -> Result<String, Refusal> {
+    pub(super) fn check_token(&self, request: &Request, now: Timestamp) -> Result<String, Refusal> {
         let token = request.access_token().ok_or(Refusal::TOKEN_MISSING)?;
-        let (appid, line) = self.owner(token).filter(|(_, line)| !line.is_ticket()).ok_or(Refusal::UNKNOWN_TOKEN)?;
+        let Some((appid, line)) = self.owner(token).filter(|(_, line)| !line.is_ticket()) else {
+            // A user's token is known and wrong here; any other text is not even a token.
+            let is_users = self.users.appid_of(token).is_some();
+            return Err(if is_users { Refusal::credential(false) } else { Refusal::UNKNOWN_TOKEN });
+        };
         let account = self.accounts.get(appid).ok_or(Refusal::UNKNOWN_TOKEN)?;
         let issue = account.chain(line).find(token).ok_or(Refusal::UNKNOWN_TOKEN)?;
         match issue.verdict(now) {
@@ -191,7 +202,8 @@ impl Platform {
     }
 }
 
-fn credentials<'a>(
+/// What `request` says of its sender.
+pub(super) fn credentials<'a>(
     request: &Request,
     grant_type: Option<&'a str>,
     appid: Option<&'a str>,

@@ -1,7 +1,5 @@
 //! One exchange on WeChat's paths: a request read, delayed, processed, answered and, if a fault says so, spoilt.
 
-use std::convert::Infallible;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,24 +7,23 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::Sandbox;
 use super::answer::Answer;
 use super::fault::{Fault, FaultKind};
+use super::payload::Payload;
 use super::platform::Arrival;
+use super::received::Received;
 use super::record::WitnessKey;
 use super::refusal::Refusal;
 use super::request::{Endpoint, Request};
 use super::serve::{Connection, Severed};
 use super::settings::{ContentType, Settings};
 
-/// The longest request body that is read, in bytes.
-const LONGEST_BODY: usize = 16 * 1024 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const SLOW_MILLIS: u64 = 10_000;
 const DRIP_MILLIS: u64 = 1_000;
@@ -111,15 +108,21 @@ async fn pause(span: Duration) {
 
 async fn read(request: axum::extract::Request, connection: &Connection) -> Option<Request> {
     let (head, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, LONGEST_BODY).await.ok()?.to_vec();
+    let endpoint = Endpoint::at(head.uri.path());
+    let body = Received::read(body, endpoint).await?;
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
     let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri).map(|Query(pairs)| pairs).unwrap_or_default();
     Some(Request {
-        endpoint: Endpoint::at(head.uri.path()),
+        endpoint,
         path: head.uri.path().to_owned(),
-        is_post: head.method == Method::POST,
+        method: head.method.as_str().to_owned(),
         raw_query: head.uri.query().unwrap_or_default().to_owned(),
         query: query.into_iter().collect(),
-        json: serde_json::from_slice(&body).ok(),
+        headers: headers.collect(),
+        json: serde_json::from_slice(&body.kept).ok(),
         body,
         remote: connection.remote,
     })
@@ -132,16 +135,16 @@ fn severed(how: Severed) -> Response {
 }
 
 fn respond(answer: &Answer, fault: Option<&Fault>, settings: &Settings) -> Response {
-    let mut bytes = answer.to_bytes(fault);
-    if settings.bom && !bytes.is_empty() {
-        bytes.splice(0..0, BYTE_ORDER_MARK.iter().copied());
-    }
-    let length = bytes.len();
+    let payload = payload(answer, fault, settings);
+    let length = payload.length();
+    let is_file = matches!(payload, Payload::Pattern { .. });
     let kind = fault.map(|fault| fault.kind);
     let body = match kind {
-        Some(FaultKind::SlowDrip) => drip(bytes, fault.and_then(|fault| fault.ms).unwrap_or(DRIP_MILLIS)),
-        Some(FaultKind::TruncatedBody) => truncated(bytes),
-        _ => Body::from(bytes),
+        Some(FaultKind::SlowDrip) => {
+            payload.drip(Duration::from_millis(fault.and_then(|fault| fault.ms).unwrap_or(DRIP_MILLIS)))
+        }
+        Some(FaultKind::TruncatedBody) => payload.half(),
+        _ => payload.whole(),
     };
     let mut response = Response::new(body);
     *response.status_mut() = match kind {
@@ -151,7 +154,11 @@ fn respond(answer: &Answer, fault: Option<&Fault>, settings: &Settings) -> Respo
         _ => StatusCode::OK,
     };
     let headers = response.headers_mut();
-    if let Some(value) = content_type(kind, settings.content_type) {
+    if is_file {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/jpeg"));
+        let name = HeaderValue::from_static("attachment; filename=\"sandbox.jpg\"");
+        headers.insert(header::CONTENT_DISPOSITION, name);
+    } else if let Some(value) = content_type(kind, settings.content_type) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
     }
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -170,6 +177,22 @@ fn respond(answer: &Answer, fault: Option<&Fault>, settings: &Settings) -> Respo
     response
 }
 
+/// The body's bytes. A fault that damages text strikes a file only if it puts something else in its place.
+fn payload(answer: &Answer, fault: Option<&Fault>, settings: &Settings) -> Payload {
+    match answer {
+        Answer::File { length } if !fault.is_some_and(|fault| fault.kind.replaces_the_body()) => {
+            Payload::Pattern { at: 0, end: *length }
+        }
+        _ => {
+            let mut bytes = answer.to_bytes(fault);
+            if settings.bom && !bytes.is_empty() {
+                bytes.splice(0..0, BYTE_ORDER_MARK.iter().copied());
+            }
+            Payload::Text(bytes.into())
+        }
+    }
+}
+
 const fn content_type(fault: Option<FaultKind>, setting: ContentType) -> Option<&'static str> {
     match (fault, setting) {
         (Some(FaultKind::Http502 | FaultKind::Http504 | FaultKind::Html | FaultKind::Redirect), _) => Some("text/html"),
@@ -178,35 +201,6 @@ const fn content_type(fault: Option<FaultKind>, setting: ContentType) -> Option<
         (_, ContentType::TextPlain) => Some("text/plain"),
         (_, ContentType::None) => None,
     }
-}
-
-/// One byte at a time.
-fn drip(bytes: Vec<u8>, interval_millis: u64) -> Body {
-    let drops = stream::unfold((Bytes::from(bytes), false), move |(mut rest, begun)| async move {
-        if rest.is_empty() {
-            return None;
-        }
-        if begun {
-            tokio::time::sleep(Duration::from_millis(interval_millis)).await;
-        }
-        let drop = rest.split_to(1);
-        Some((Ok::<_, Infallible>(drop), (rest, true)))
-    });
-    Body::from_stream(drops)
-}
-
-/// The first half, and then the end of the connection.
-fn truncated(mut bytes: Vec<u8>) -> Body {
-    bytes.truncate(bytes.len() / 2);
-    let parts = stream::unfold(Some(Bytes::from(bytes)), |half| async move {
-        if let Some(half) = half {
-            return Some((Ok(half), None));
-        }
-        // A pending body makes hyper flush what it has; an error at once would discard it.
-        tokio::task::yield_now().await;
-        Some((Err(io::Error::from(io::ErrorKind::UnexpectedEof)), None))
-    });
-    Body::from_stream(parts)
 }
 
 /// Counts a request as in flight until it is dropped.

@@ -117,6 +117,22 @@ impl FaultKind {
     }
 }
 
+impl FaultKind {
+    /// Whether it puts something else in the place of the answer's body, whatever that was.
+    pub(super) const fn replaces_the_body(self) -> bool {
+        matches!(
+            self,
+            Self::Http502
+                | Self::Http504
+                | Self::EmptyBody
+                | Self::Html
+                | Self::WrongShapeArray
+                | Self::WrongShapeNull
+                | Self::Redirect
+        )
+    }
+}
+
 /// One fault of an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

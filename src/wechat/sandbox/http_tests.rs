@@ -11,6 +11,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
 
+mod proxied;
+
 const APPID: &str = "wx448f04719cd48f69";
 const PATIENCE: Duration = Duration::from_secs(10);
 

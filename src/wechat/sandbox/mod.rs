@@ -1,7 +1,9 @@
 //! A WeChat simulator: as a library in tests and demos, as a program by hand.
 //!
 //! It simulates the token endpoints, the ticket endpoint, two probe endpoints and the quota endpoints of
-//! `api.weixin.qq.com`; any other path is a business call that checks its access token and does nothing. Each account
+//! `api.weixin.qq.com`, the exchange of users' login codes under `/sns/`, and media that go up and down; any other path is a
+//! business call that checks its access token and does nothing. Two things are its own: `GET /cgi-bin/media/get` gives a file of N
+//! bytes for `media_id=bytes-N`, and any path under `/cgi-bin/echo/` answers what arrived there. Each account
 //! has [`Settings`] of its own, which can be changed while it runs, and begins with WeChat's usual behaviour. Where WeChat's
 //! behaviour is unknown there is a setting for each reading.
 //!
@@ -34,14 +36,18 @@ mod control;
 mod exchange;
 mod fault;
 mod inquiry;
+mod media;
+mod payload;
 mod platform;
 mod quota;
+mod received;
 mod record;
 mod refusal;
 mod request;
 mod serve;
 mod settings;
 mod spelling;
+mod user;
 mod whitelist;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -14,6 +14,7 @@ use super::record::{Entry, Log, WitnessKey, Witnesses};
 use super::request::Request;
 use super::settings::Settings;
 use super::spelling;
+use super::user::Users;
 use crate::domain::timestamp::Timestamp;
 
 /// What a value presented to the sandbox is worth.
@@ -87,6 +88,7 @@ pub(super) struct Platform {
     pub(super) log: Log,
     pub(super) witnesses: Witnesses,
     pub(super) inquiries: Inquiries,
+    pub(super) users: Users,
 }
 
 impl Platform {
@@ -101,6 +103,7 @@ impl Platform {
         for value in Line::ALL.into_iter().flat_map(|line| account.chain(line).values()) {
             self.owners.remove(value);
         }
+        self.users.remove(appid);
         true
     }
 
@@ -203,8 +206,9 @@ impl Platform {
 
     /// Enters a request in the log and tells what will happen to it on the wire.
     pub(super) fn arrive(&mut self, request: &Request, now: Timestamp) -> Arrival {
-        let owner = request.access_token().and_then(|token| self.owner(token)).map(|(appid, _)| appid.to_owned());
-        let appid = request.claimed_appid().map(str::to_owned).or(owner);
+        let owner_of = |token| self.owner(token).map(|(appid, _)| appid).or_else(|| self.users.appid_of(token));
+        let owner = request.access_token().and_then(owner_of);
+        let appid = request.claimed_appid().or(owner).map(str::to_owned);
         let call = request.endpoint.kind();
         let mut arrival = Arrival { seq: 0, witness: None, fault: None, latency_ms: 0 };
         if let Some(appid) = &appid {

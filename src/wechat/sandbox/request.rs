@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::chain::Line;
 use super::fault::CallKind;
+use super::received::Received;
 use super::refusal::Refusal;
 
 /// The endpoints that the sandbox knows.
@@ -20,6 +21,20 @@ pub(super) enum Endpoint {
     ClearQuotaBySecret,
     QuotaGet,
     RidGet,
+    /// `/sns/jscode2session`.
+    SessionOfCode,
+    /// `/sns/oauth2/access_token`.
+    UserToken,
+    /// `/sns/oauth2/refresh_token`.
+    UserTokenRefresh,
+    /// `/sns/userinfo`.
+    UserInfo,
+    /// `/cgi-bin/media/upload`.
+    MediaUpload,
+    /// `/cgi-bin/media/get`.
+    MediaGet,
+    /// `/cgi-bin/echo/` and anything below it; the simulator's own.
+    Echo,
     /// Any other path.
     Business,
 }
@@ -37,6 +52,13 @@ impl Endpoint {
             ["cgi-bin", "clear_quota", "v2"] => Self::ClearQuotaBySecret,
             ["cgi-bin", "openapi", "quota", "get"] => Self::QuotaGet,
             ["cgi-bin", "openapi", "rid", "get"] => Self::RidGet,
+            ["sns", "jscode2session"] => Self::SessionOfCode,
+            ["sns", "oauth2", "access_token"] => Self::UserToken,
+            ["sns", "oauth2", "refresh_token"] => Self::UserTokenRefresh,
+            ["sns", "userinfo"] => Self::UserInfo,
+            ["cgi-bin", "media", "upload"] => Self::MediaUpload,
+            ["cgi-bin", "media", "get"] => Self::MediaGet,
+            ["cgi-bin", "echo", ..] => Self::Echo,
             _ => Self::Business,
         }
     }
@@ -49,8 +71,20 @@ impl Endpoint {
             Self::Ticket => CallKind::Ticket,
             Self::Probe => CallKind::Probe,
             Self::ClearQuota | Self::ClearQuotaBySecret | Self::QuotaGet | Self::RidGet => CallKind::Quota,
-            Self::Business => CallKind::Business,
+            Self::SessionOfCode
+            | Self::UserToken
+            | Self::UserTokenRefresh
+            | Self::UserInfo
+            | Self::MediaUpload
+            | Self::MediaGet
+            | Self::Echo
+            | Self::Business => CallKind::Business,
         }
+    }
+
+    /// Whether its body only passes through, however long it is.
+    pub(super) const fn takes_any_length(self) -> bool {
+        matches!(self, Self::MediaUpload | Self::Echo | Self::Business)
     }
 }
 
@@ -59,13 +93,14 @@ impl Endpoint {
 pub(super) struct Request {
     pub(super) endpoint: Endpoint,
     pub(super) path: String,
-    pub(super) is_post: bool,
+    pub(super) method: String,
     /// The query as it came.
     pub(super) raw_query: String,
     pub(super) query: BTreeMap<String, String>,
-    /// The body as it came.
-    pub(super) body: Vec<u8>,
-    /// The body, if it is JSON.
+    /// Names and values in the order in which they came; what is not UTF-8 is replaced.
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Received,
+    /// The body, if it is JSON and was kept in full.
     pub(super) json: Option<Value>,
     pub(super) remote: SocketAddr,
 }
@@ -89,7 +124,9 @@ impl Request {
     /// The appid that the caller names, on the endpoints where it names one.
     pub(super) fn claimed_appid(&self) -> Option<&str> {
         match self.endpoint {
-            Endpoint::Token => self.in_query("appid"),
+            Endpoint::Token | Endpoint::SessionOfCode | Endpoint::UserToken | Endpoint::UserTokenRefresh => {
+                self.in_query("appid")
+            }
             Endpoint::StableToken => self.in_body("appid"),
             Endpoint::ClearQuotaBySecret => self.in_body("appid").or_else(|| self.in_query("appid")),
             _ => None,
@@ -121,9 +158,9 @@ impl Request {
 
     /// Why the body is not what a JSON endpoint takes, if it is not.
     pub(super) fn body_refusal(&self) -> Option<Refusal> {
-        let body = self.body.trim_ascii();
+        let body = self.body.kept.trim_ascii();
         match () {
-            () if !self.is_post => Some(Refusal::POST_REQUIRED),
+            () if self.method != "POST" => Some(Refusal::POST_REQUIRED),
             () if self.json.as_ref().is_some_and(Value::is_object) => None,
             // WeChat looks for the appid in the JSON body only, so fields in a form or in the query are "missing".
             () if body.is_empty() && self.query.contains_key("appid") => Some(Refusal::APPID_MISSING),
@@ -149,25 +186,26 @@ mod tests {
 
     #[test]
     fn the_stable_endpoint_takes_json_in_a_post_and_nothing_else() {
-        let refused = |is_post, body: &str, query: &[(&str, &str)]| {
+        let refused = |method: &str, body: &str, query: &[(&str, &str)]| {
             let request = Request {
                 endpoint: Endpoint::StableToken,
                 path: String::new(),
-                is_post,
+                method: method.to_owned(),
                 raw_query: String::new(),
                 query: query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-                body: body.as_bytes().to_vec(),
+                headers: Vec::new(),
+                body: Received { kept: body.as_bytes().to_vec(), ..Received::default() },
                 json: serde_json::from_str(body).ok(),
                 remote: "10.0.0.1:5".parse().unwrap(),
             };
             request.body_refusal().map(|refusal| refusal.errcode)
         };
-        assert_eq!(refused(true, "{}", &[]), None);
-        assert_eq!(refused(false, "{}", &[]), Some(43002));
-        assert_eq!(refused(true, "grant_type=client_credential&appid=wx1", &[]), Some(41002));
-        assert_eq!(refused(true, "", &[("appid", "wx1")]), Some(41002));
-        assert_eq!(refused(true, "", &[]), Some(44002));
-        assert_eq!(refused(true, "{\"appid\":", &[]), Some(47001));
-        assert_eq!(refused(true, "[]", &[]), Some(47001));
+        assert_eq!(refused("POST", "{}", &[]), None);
+        assert_eq!(refused("GET", "{}", &[]), Some(43002));
+        assert_eq!(refused("POST", "grant_type=client_credential&appid=wx1", &[]), Some(41002));
+        assert_eq!(refused("POST", "", &[("appid", "wx1")]), Some(41002));
+        assert_eq!(refused("POST", "", &[]), Some(44002));
+        assert_eq!(refused("POST", "{\"appid\":", &[]), Some(47001));
+        assert_eq!(refused("POST", "[]", &[]), Some(47001));
     }
 }
