@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
@@ -20,7 +20,7 @@ use super::problem::{Code, Problem};
 use super::{BODY_DEADLINE, LARGEST_BODY, Rooms};
 
 /// How much of a refused body is read and thrown away, in bytes, and for how long.
-const MOST_DISCARDED: usize = 1024 * 1024;
+pub(super) const MOST_DISCARDED: usize = 1024 * 1024;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A JSON body.
@@ -108,7 +108,7 @@ async fn read(request: Request) -> Result<Bytes, Problem> {
 
 /// Reads on for a while after a refusal. A connection that is closed over unread bytes is reset, and then the client may lose the answer
 /// that tells it why.
-async fn discard(body: &mut Body) {
+pub(super) async fn discard<B: HttpBody<Data = Bytes> + Unpin>(body: &mut B) {
     let reading = async {
         let mut left = MOST_DISCARDED;
         while let Some(Ok(frame)) = body.frame().await {

@@ -5,6 +5,7 @@
 
 mod api;
 mod commands;
+mod compat;
 mod house;
 mod lifecycle;
 mod moving;

@@ -18,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
+use crate::http::body::{MOST_DISCARDED, discard};
 use crate::wechat::CallError;
 use crate::wechat::forward::Answer;
 
@@ -60,6 +61,7 @@ where
 {
     let (announced, mut begun, mut length) = (body.size_hint().lower(), VecDeque::new(), 0);
     if announced > limits.largest {
+        discard(&mut body).await;
         return Err(too_large(limits.largest));
     }
     while announced <= limits.kept && length <= limits.kept {
@@ -77,7 +79,8 @@ where
             }
         }
     }
-    Ok(Gathered::Begun(Upload { begun, body, left: limits.largest.saturating_sub(length), excess: Arc::default() }))
+    let left = limits.largest.saturating_sub(length);
+    Ok(Gathered::Begun(Upload { begun, body, left, excess: Arc::default(), discarded: 0 }))
 }
 
 /// The refusal of a body that is larger than `largest` bytes.
@@ -106,6 +109,8 @@ pub(super) struct Upload<B> {
     /// How many more bytes are passed on.
     left: u64,
     excess: Arc<AtomicBool>,
+    /// How many bytes were thrown away after that.
+    discarded: usize,
 }
 
 /// The body is longer than what is passed on.
@@ -117,6 +122,20 @@ impl<B> Upload<B> {
     /// Becomes true when the body turns out to be too large.
     pub(super) fn excess(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.excess)
+    }
+}
+
+impl<B: HttpBody<Data = Bytes>> Upload<B> {
+    /// Ends with an error, after reading on for a while: a caller who is cut off while it sends may lose the answer.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        while let Poll::Ready(frame) = self.body.as_mut().poll_frame(cx) {
+            let length = frame.and_then(Result::ok).and_then(|frame| frame.into_data().ok()).map(|piece| piece.len());
+            match length.and_then(|length| self.discarded.checked_add(length)) {
+                Some(discarded) if discarded <= MOST_DISCARDED => self.discarded = discarded,
+                _ => return Poll::Ready(Some(Err(Excess.into()))),
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -132,12 +151,15 @@ where
         if let Some(piece) = self.begun.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
+        if self.excess.load(Ordering::Relaxed) {
+            return self.poll_discard(cx);
+        }
         let polled = self.body.as_mut().poll_frame(cx).map_err(Into::into);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let length = frame.data_ref().map_or(0, |piece| piece.remaining() as u64);
             let Some(left) = self.left.checked_sub(length) else {
                 self.excess.store(true, Ordering::Relaxed);
-                return Poll::Ready(Some(Err(Excess.into())));
+                return self.poll_discard(cx);
             };
             self.left = left;
         }

@@ -23,6 +23,7 @@ use super::query::Query;
 use super::refusal::Refusal;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::TokenKey;
+use crate::http::body::discard;
 use crate::live::LiveToken;
 use crate::wechat::CallError;
 use crate::wechat::forward::{Answer, Call, Payload};
@@ -63,12 +64,22 @@ impl Compat {
         let seat = Arc::clone(&self.seats).try_acquire_owned();
         let seat = seat.map_err(|_| Refusal::BUSY.hint("too many calls are being forwarded; ask again"))?;
         let limits = BodyLimits { patience: self.rooms.forwarder.patience(), ..self.limits };
-        let gathered = gather(Box::pin(body), limits).await?;
+        let mut gathered = gather(Box::pin(body), limits).await?;
         let query = Query(head.uri.query().unwrap_or_default());
         let shown = Shown { headers: &head.headers, query, path: &path, body: gathered.whole() };
         let change = match account {
-            Some(appid) => self.change_of_account(&shown, appid)?,
-            None => self.change(&shown)?,
+            Some(appid) => self.change_of_account(&shown, appid),
+            None => self.change(&shown),
+        };
+        let change = match (change, gathered) {
+            (Err(refusal), Gathered::Begun(mut upload)) => {
+                discard(&mut upload).await;
+                return Err(refusal);
+            }
+            (change, kept) => {
+                gathered = kept;
+                change?
+            }
         };
         let headers = outgoing(&head.headers);
         let mut call = Call { method: head.method.clone(), path, query: query.0.to_owned(), headers };

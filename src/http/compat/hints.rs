@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::domain::key::Key;
-use crate::domain::refresh::Trigger;
+use crate::domain::refresh::{Outcome, Trigger};
 use crate::domain::secret::TokenValue;
 use crate::domain::suspicion::{Advice, FalseAlarms};
 use crate::domain::timestamp::Timestamp;
@@ -57,6 +57,7 @@ impl Hints {
     /// Whether the holder of `key` was given this very value before, and was told that it would last until later than `now`.
     pub(super) fn is_asked_again(&self, key: &Key, token: &Token, now: Timestamp) -> bool {
         let just_replaced = token.record.last_trigger == Some(Trigger::Report)
+            && token.record.last_outcome == Some(Outcome::Success)
             && token.value.as_ref().is_some_and(|value| now.since(value.life.since) < TIME_TO_COME);
         let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         let before = answered.get(&self.hashing.hash_one((&key.id, &token.key)));
