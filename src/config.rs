@@ -8,6 +8,7 @@ mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -37,6 +38,12 @@ pub struct Settings {
     pub database_url: SecretString,
     /// `WXTOKEN_LISTEN`.
     pub listen: SocketAddr,
+    /// `WXTOKEN_TLS_LISTEN`.
+    pub tls_listen: Option<SocketAddr>,
+    /// `WXTOKEN_CONNECT_LISTEN`.
+    pub connect_listen: Option<SocketAddr>,
+    /// `WXTOKEN_TLS_DIR`.
+    pub tls_dir: PathBuf,
     /// `WXTOKEN_MASTER_KEY` as it was given.
     pub master_key: Option<SecretString>,
     /// `WXTOKEN_MIGRATE_TO`; show it only through [`redacted`].
@@ -104,6 +111,9 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("database_url", &redacted(self.database_url.expose_secret()))
             .field("listen", &self.listen)
+            .field("tls_listen", &self.tls_listen)
+            .field("connect_listen", &self.connect_listen)
+            .field("tls_dir", &self.tls_dir)
             .field("master_key", &stars(&self.master_key))
             .field("migrate_to", &stars(&self.migrate_to))
             .field("admin_key", &stars(&self.admin_key))

@@ -41,7 +41,7 @@ async fn tell(mut happenings: Happenings) -> io::Result<()> {
 }
 
 fn introduction(demo: &Demo) -> String {
-    let (server, sandbox) = (demo.service.facts.address, demo.sandbox);
+    let (server, sandbox) = (demo.service.facts.addresses.main, demo.sandbox);
     let (service, admin) = (demo.service_key.expose(), demo.admin_key.expose());
     let [stable, plain, wrong] = SAMPLES.each_ref().map(|sample| sample.appid);
     let accounts = SAMPLES.each_ref().map(|sample| format!("  {}  {}", sample.appid, sample.name)).join("\n");

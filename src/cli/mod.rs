@@ -1,6 +1,7 @@
 //! The command line: words in, words out.
 
 mod backup;
+mod ca;
 mod demo;
 pub mod exit;
 mod logging;
@@ -45,6 +46,11 @@ enum Command {
     Migrate(migrate::MigrateFlags),
     /// Copy an SQLite database while it is served, or check such a copy
     Backup(backup::BackupFlags),
+    /// Make the certificate with which SDKs take this server for WeChat
+    Ca {
+        #[command(subcommand)]
+        command: ca::Command,
+    },
     /// Make the key that seals the database
     MasterKey {
         #[command(subcommand)]
@@ -93,6 +99,7 @@ pub fn run(
         Command::Sandbox(flags) => serve::sandbox(context, &flags),
         Command::Migrate(flags) => migrate::migrate(context, flags),
         Command::Backup(flags) => backup::backup(context, &flags),
+        Command::Ca { command } => ca::run(context, command),
         Command::MasterKey { command } => master_key::run(&command),
     };
     match done {

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{Context, Failure, block_on, say};
 use crate::config::listen_address;
-use crate::startup::{self, Facts, Service};
+use crate::http::HOST;
+use crate::startup::{self, Addresses, Facts, Service};
 
 /// What `serve` and `demo` take.
 #[derive(Debug, Default, Args)]
@@ -53,12 +54,20 @@ pub(super) fn sandbox(context: Context, flags: &SandboxFlags) -> Result<(), Fail
 
 /// What a person who has just started the server wants to know.
 fn welcome(facts: &Facts) -> String {
-    let Facts { address, database, made_key_file, made_admin_key, accounts } = facts;
+    let Facts {
+        addresses: Addresses { main: address, tls, connect },
+        database,
+        made_key_file,
+        made_admin_key,
+        accounts,
+    } = facts;
     let counted = say::counted(*accounts as u64, "account");
     let mut lines = vec![
         format!("wxtoken {} is listening on http://{address}", env!("CARGO_PKG_VERSION")),
         format!("  database    {database}, {counted}"),
     ];
+    lines.extend(tls.map(|tls| format!("  tls         https://{HOST} on {tls}")));
+    lines.extend(connect.map(|connect| format!("  proxy       for https://{HOST} alone on http://{connect}")));
     if let Some(path) = made_key_file {
         lines.push(format!("  master key  made in {}", path.display()));
         lines.push("              keep a copy elsewhere: without it nothing in the database opens".to_owned());

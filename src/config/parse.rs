@@ -33,6 +33,9 @@ pub(super) fn settings(sources: &Sources) -> Result<Settings, ConfigError> {
     let settings = Settings {
         database_url: reader.database_url(),
         listen: reader.listen(),
+        tls_listen: reader.listen_if_given("WXTOKEN_TLS_LISTEN"),
+        connect_listen: reader.listen_if_given("WXTOKEN_CONNECT_LISTEN"),
+        tls_dir: reader.text("WXTOKEN_TLS_DIR").into(),
         master_key: reader.secret("WXTOKEN_MASTER_KEY"),
         migrate_to: reader.secret("WXTOKEN_MIGRATE_TO"),
         admin_key: reader.admin_key(),
@@ -125,15 +128,17 @@ impl Reader<'_> {
     }
 
     fn listen(&mut self) -> SocketAddr {
-        let text = self.text("WXTOKEN_LISTEN");
-        if let Some(address) = listen_address(&text) {
-            return address;
+        self.listen_if_given("WXTOKEN_LISTEN").unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// `None` for an empty text, and for a faulty one, which is noted.
+    fn listen_if_given(&mut self, name: &'static str) -> Option<SocketAddr> {
+        let text = self.text(name);
+        let address = listen_address(&text);
+        if address.is_none() && !text.is_empty() {
+            self.problem(name, "must be an address and a port, like 127.0.0.1:8080, [::1]:8080 or localhost:8080");
         }
-        self.problem(
-            "WXTOKEN_LISTEN",
-            "must be an address and a port, like 127.0.0.1:8080, [::1]:8080 or localhost:8080",
-        );
-        SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+        address
     }
 
     fn admin_key(&mut self) -> Option<SecretString> {

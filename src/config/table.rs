@@ -35,6 +35,21 @@ pub const SETTINGS: &[Setting] = &[
         "The database that `wxtoken migrate --to` moves an SQLite deployment to, so that its password is not on the command line.",
     ),
     plain("WXTOKEN_LISTEN", "127.0.0.1:8080", "The address and port to listen on; 0.0.0.0:8080 is every IPv4 address."),
+    plain(
+        "WXTOKEN_TLS_LISTEN",
+        "",
+        "The address and port to serve https://api.weixin.qq.com on, for SDKs whose hosts file or DNS leads here; empty is off.",
+    ),
+    plain(
+        "WXTOKEN_CONNECT_LISTEN",
+        "",
+        "The address and port of a proxy that serves https://api.weixin.qq.com and nothing else, for SDKs with HTTPS_PROXY; empty is off.",
+    ),
+    plain(
+        "WXTOKEN_TLS_DIR",
+        "wxtoken-ca",
+        "The directory of api.weixin.qq.com.pem and api.weixin.qq.com-key.pem, which these two need; `wxtoken ca init` makes them.",
+    ),
     secret(
         "WXTOKEN_MASTER_KEY",
         "",

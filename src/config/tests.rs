@@ -46,6 +46,7 @@ fn defaults_are_those_of_the_design() {
     let settings = parsed(&[]).unwrap();
     assert_eq!(settings.database_url.expose_secret(), "sqlite://wxtoken.db");
     assert_eq!(settings.listen, "127.0.0.1:8080".parse().unwrap());
+    assert!(settings.tls_listen.is_none() && settings.connect_listen.is_none());
     assert!(settings.master_key.is_none() && settings.admin_key.is_none());
     assert_eq!(settings.wechat_fallback_url.as_deref(), Some("https://api2.weixin.qq.com"));
     assert_eq!(settings.connect_timeout(), Duration::from_secs(3));
@@ -74,6 +75,8 @@ fn values_within_bounds_are_taken() {
         ("WXTOKEN_LOG_FORMAT", "json"),
         ("WXTOKEN_WECHAT_FALLBACK_URL", "none"),
         ("WXTOKEN_LISTEN", ""),
+        ("WXTOKEN_TLS_LISTEN", "0.0.0.0:443"),
+        ("WXTOKEN_CONNECT_LISTEN", "localhost:8443"),
     ] {
         assert!(parsed(&[(name, value)]).is_ok(), "{name}={value}");
     }
@@ -85,6 +88,8 @@ fn values_out_of_bounds_are_named_and_never_repeated() {
         ("DATABASE_URL", "redis://canary"),
         ("WXTOKEN_LISTEN", "8080"),
         ("WXTOKEN_LISTEN", "canary.example:80"),
+        ("WXTOKEN_TLS_LISTEN", "canary:443"),
+        ("WXTOKEN_CONNECT_LISTEN", "443"),
         ("WXTOKEN_ADMIN_KEY", "canary"),
         ("WXTOKEN_WECHAT_URL", "http://canary.example"),
         ("WXTOKEN_WECHAT_FALLBACK_URL", "canary"),

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::HttpBody;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{Request, Response, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::hot::{AnswerBody, Answering, HotPath, answered, through};
+use super::hot::{AnswerBody, Answering, HotPath, through};
 use super::problem::{Code, Problem};
 use super::{Rooms, compat, context, router};
 use crate::clock::Clock;
@@ -25,22 +27,29 @@ use crate::clock::Clock;
 pub struct Door(Arc<Entrance>);
 
 struct Entrance {
-    clock: Clock,
     waiting: Router,
     opened: OnceLock<HotPath>,
-    closed: AtomicBool,
+    closed: CancellationToken,
 }
 
 impl Door {
     /// A door behind which there is nothing yet.
     pub fn new(clock: Clock) -> Self {
-        let waiting = waiting(clock.clone());
-        Self(Arc::new(Entrance { clock, waiting, opened: OnceLock::new(), closed: AtomicBool::new(false) }))
+        Self::leading_to(waiting(clock), CancellationToken::new())
+    }
+
+    /// A door that is never opened: `refusals` answers everybody. It closes together with this one.
+    pub(super) fn sham(&self, refusals: Router) -> Self {
+        Self::leading_to(refusals, self.0.closed.clone())
+    }
+
+    fn leading_to(waiting: Router, closed: CancellationToken) -> Self {
+        Self(Arc::new(Entrance { waiting, opened: OnceLock::new(), closed }))
     }
 
     /// Waits only for those from now on who have asked something.
     pub fn close(&self) {
-        self.0.closed.store(true, Ordering::Relaxed);
+        self.0.closed.cancel();
     }
 
     pub(super) fn answer<B>(&self, request: Request<B>) -> Answering
@@ -50,7 +59,6 @@ impl Door {
     {
         match self.0.opened.get() {
             Some(rooms) => rooms.respond(request),
-            None if compat::serves(request.uri().path()) => answered(compat::not_yet(self.0.clock.now())),
             None => through(&self.0.waiting, request),
         }
     }
@@ -63,16 +71,21 @@ impl Door {
 
 /// Answers while the database is waited for: the process lives, is not ready, and can do nothing else.
 fn waiting(clock: Clock) -> Router {
-    let nothing = async || {
+    let of_wechats_paths = clock.clone();
+    let nothing = async move |path: Uri| {
+        if compat::serves(path.path()) {
+            return compat::not_yet(of_wechats_paths.now());
+        }
         Problem::new(Code::DatabaseUnavailable, "the database has not been reached since the start; ask again soon")
             .retry_after(Duration::from_secs(1))
+            .into_response()
     };
     let live = || get(async || "ok\n");
     Router::new()
         .route("/livez", live())
         .route("/healthz", live())
         .route("/readyz", get(async || (StatusCode::SERVICE_UNAVAILABLE, "waiting for the database\n")))
-        .fallback(nothing)
+        .fallback(nothing.clone())
         .method_not_allowed_fallback(nothing)
         .layer(from_fn_with_state(clock, context::surround))
 }
@@ -95,7 +108,12 @@ impl Visitor {
 
     /// Whether a shutdown lets this one say more.
     pub(super) fn is_waited_for(&self) -> bool {
-        self.0.asked.load(Ordering::Relaxed) || !self.0.door.0.closed.load(Ordering::Relaxed)
+        self.0.asked.load(Ordering::Relaxed) || !self.0.door.0.closed.is_cancelled()
+    }
+
+    /// Waits until the door is closed.
+    pub(super) async fn closing(&self) {
+        self.0.door.0.closed.cancelled().await;
     }
 }
 

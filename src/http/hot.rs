@@ -47,7 +47,7 @@ impl HotPath {
         B::Error: Into<axum::BoxError>,
     {
         match self.answer(&request) {
-            Some(response) => answered(response),
+            Some(response) => Either::Left(ready(Ok(response))),
             None if compat::serves(request.uri().path()) => {
                 let answering = Arc::clone(&self.compat).answer(request);
                 Either::Right(Either::Left(answering.map(|response| Ok(routed(response))).boxed()))
@@ -94,11 +94,6 @@ pub(super) type Answering =
 
 type Answered = Result<Response<AnswerBody>, Infallible>;
 
-/// An answer that is there.
-pub(super) fn answered<T: Into<AnswerBody>>(response: Response<T>) -> Answering {
-    Either::Left(ready(Ok(response.map(Into::into))))
-}
-
 /// The answer of `router`.
 pub(super) fn through<B>(router: &Router, request: Request<B>) -> Answering
 where
@@ -122,12 +117,6 @@ pub(super) enum AnswerBody {
 impl From<Bytes> for AnswerBody {
     fn from(bytes: Bytes) -> Self {
         Self::Prepared(Full::new(bytes))
-    }
-}
-
-impl From<Body> for AnswerBody {
-    fn from(body: Body) -> Self {
-        Self::Routed(body)
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! | what | limit | answer beyond it |
 //! |---|---|---|
+//! | TLS handshake; asking for a tunnel | 10 s each | closed |
 //! | request head | 16 KiB, 64 headers | 431 |
 //! | time to send a request head; idle connection | 75 s | closed |
 //! | request body | 64 KiB | 413 |
@@ -17,6 +18,10 @@
 //! | rows of a CSV | 1,000,000 | the file ends there |
 //!
 //! A shutdown waits two seconds for the first request of a connection, and 15 s for answers.
+//!
+//! # SDKs with WeChat's host compiled in
+//!
+//! They come through the same door: `tls` takes those in whose hosts file says that [`HOST`] is here, `tunnel` those who have a proxy here.
 //!
 //! The connection timer serves two purposes: it closes half-sent heads, and connections on which nothing is asked. It is longer than the 60 s
 //! after which common proxies and clients give up an idle connection of theirs, so that it is they who do.
@@ -36,6 +41,8 @@ pub mod problem;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod tunnel;
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -47,7 +54,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum_server::Handle;
+use axum_server::accept::Accept;
 use hyper_util::rt::TokioTimer;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -62,6 +73,9 @@ use door::Visitor;
 pub use health::Restarts;
 use problem::{Code, Problem};
 pub use routes::RouteInfo;
+pub use tls::HOST;
+use tls::TlsReception;
+use tunnel::TunnelReception;
 
 /// The largest request body, in bytes.
 pub const LARGEST_BODY: usize = 64 * 1024;
@@ -132,8 +146,39 @@ fn all_routes() -> routes::Routes {
 
 /// Serves what is behind `door` on `listener` until `handle` says to stop.
 pub async fn serve(listener: TcpListener, door: Door, handle: Handle<SocketAddr>) -> io::Result<()> {
+    receive(listener, Reception, door, handle).await
+}
+
+/// The same to those who speak TLS.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    door: Door,
+    handle: Handle<SocketAddr>,
+) -> io::Result<()> {
+    receive(listener, TlsReception::new(tls), door, handle).await
+}
+
+/// The same to those who take this for a proxy on their way to [`HOST`]. It connects to nobody.
+pub async fn serve_tunnels(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    clock: Clock,
+    door: Door,
+    handle: Handle<SocketAddr>,
+) -> io::Result<()> {
+    let reception = TunnelReception::new(tls, &door, clock);
+    receive(listener, reception, door, handle).await
+}
+
+async fn receive<R>(listener: TcpListener, reception: R, door: Door, handle: Handle<SocketAddr>) -> io::Result<()>
+where
+    R: Accept<TcpStream, Visitor, Service = Visitor> + Clone + Send + Sync + 'static,
+    R::Stream: AsyncRead + AsyncWrite + Unpin + Send,
+    R::Future: Send,
+{
     listener.set_nonblocking(true)?;
-    let mut server = axum_server::from_tcp(listener)?.acceptor(Reception).handle(handle).http1_only();
+    let mut server = axum_server::from_tcp(listener)?.acceptor(reception).handle(handle).http1_only();
     server
         .http_builder()
         .http1()

@@ -91,6 +91,8 @@ impl Demo {
         let started = Service::start(Settings {
             database_url,
             listen,
+            tls_listen: None,
+            connect_listen: None,
             master_key: None,
             admin_key: None,
             wechat_url,
@@ -198,7 +200,7 @@ async fn register_samples(service: &Service) -> Result<KeyText, StartError> {
 fn free_address(wished: SocketAddr) -> Result<SocketAddr, StartError> {
     match std::net::TcpListener::bind(wished) {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(SocketAddr::new(wished.ip(), 0)),
-        Err(source) => Err(StartError::Listen { address: wished, source }),
+        Err(source) => Err(StartError::Listen { address: wished, setting: "--listen or WXTOKEN_LISTEN", source }),
         Ok(_) => Ok(wished),
     }
 }

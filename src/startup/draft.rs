@@ -1,4 +1,4 @@
-//! A file that comes into being whole or not at all, for the eyes of its owner only, and never in place of another one.
+//! A file that comes into being whole or not at all, for the eyes of its owner only.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -39,10 +39,22 @@ impl Draft {
             Err(_) if !path.exists() => fs::rename(&self.path, path)?,
             Err(error) => return Err(error),
         }
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()?;
+        remember(path)?;
         Ok(true)
     }
+
+    /// The same, in place of a file that may be there.
+    pub(super) fn replace(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, path)?;
+        remember(path)
+    }
+}
+
+/// Brings the name of a file to the disk.
+fn remember(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
 }
 
 impl Drop for Draft {

@@ -30,12 +30,17 @@ pub(super) fn read(path: &Path) -> Result<Option<SecretString>, StartError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    if file.metadata().map_err(failed)?.permissions().mode() & OTHERS != 0 {
+    if is_exposed(&file).map_err(failed)? {
         return Err(StartError::ExposedKeyFile { path: path.to_owned() });
     }
     let mut text = Zeroizing::new(String::new());
     file.take(LONGEST).read_to_string(&mut text).map_err(failed)?;
     Ok(Some(text.as_str().into()))
+}
+
+/// Whether others than its owner may do anything with a file.
+pub(super) fn is_exposed(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.permissions().mode() & OTHERS != 0)
 }
 
 /// Writes the file whole or not at all. Answers `false` when there is one by now, which stays as it is.

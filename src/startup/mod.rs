@@ -1,11 +1,14 @@
 //! Wires the rooms together, runs them, and drains them.
 
 mod backup;
+mod ca;
+mod certificate;
 mod database;
 mod demo;
 mod draft;
 mod first_key;
 mod key_file;
+mod listeners;
 mod master_key;
 mod rounds;
 mod service;
@@ -21,8 +24,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 pub use backup::{BackedUp, Checked, KeyPlace, back_up, check_backup};
+pub use ca::{CaError, Issued, init_ca};
+pub use certificate::CertificateError;
 pub use database::{Migrated, OpenDatabase, migrate, open_database};
 pub use demo::{Demo, Happening, Happenings, SAMPLES, Sample};
+pub use listeners::Addresses;
 pub use master_key::{MasterKeySource, master_key};
 pub use service::{Facts, Service};
 pub use transfer::{Moved, move_up};
@@ -85,11 +91,19 @@ pub enum StartError {
     /// The operating system refused something that the program cannot do without.
     #[error("the program could not be set up")]
     System(#[from] std::io::Error),
+    /// The certificate for the listeners that pass for WeChat cannot be used.
+    #[error("WeChat's host cannot be served")]
+    Certificate(#[from] CertificateError),
+    /// The CA and its certificate could not be made.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// The address to listen on is not to be had.
-    #[error("cannot listen on {address}; choose another with --listen or WXTOKEN_LISTEN")]
+    #[error("cannot listen on {address}; choose another with {setting}")]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// Where it is chosen.
+        setting: &'static str,
         /// What the system said.
         source: std::io::Error,
     },
@@ -194,8 +208,10 @@ impl StartError {
             | Self::LostKeyFile { .. }
             | Self::ExposedKeyFile { .. }
             | Self::KeyFile { .. }
+            | Self::Certificate(_)
             | Self::Wechat(_)
             | Self::Invalid(_) => Remedy::MendSettings,
+            Self::Ca(error) => error.remedy(),
             Self::Store(error) => remedy_of(error),
             Self::Target { source, .. } => remedy_of(source),
             Self::BadBackup { source, .. } if matches!(**source, StoreError::OtherMasterKey { .. }) => {
@@ -240,7 +256,7 @@ fn remedy_of(error: &StoreError) -> Remedy {
 /// Runs the simulator alone until it is told to end; `ready` is called once it listens.
 pub async fn sandbox(listen: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
     let listener = TcpListener::bind(listen).await;
-    let listener = listener.map_err(|source| StartError::Listen { address: listen, source })?;
+    let listener = listener.map_err(|source| StartError::Listen { address: listen, setting: "--listen", source })?;
     let mut signals = Signals::listen()?;
     ready(listener.local_addr()?);
     let stop = CancellationToken::new();

@@ -1,23 +1,23 @@
 //! The token server as a whole: its rooms wired together, run, and drained.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::listeners::{Addresses, Listeners, Serving};
 use super::waiting::Waiting;
 use super::{OpenDatabase, Signals, StartError, first_key, open_database, rounds, timekeeping};
 use crate::clock::Clock;
 use crate::config::{Settings, redacted};
 use crate::domain::key::{KeyText, Role};
-use crate::http::{self, Door, ForwardLimits, Rooms};
+use crate::http::{Door, ForwardLimits, Rooms};
 use crate::live::LiveView;
 use crate::refresher::{Policy, Refresher};
 use crate::seal::{hexadecimal, random_bytes};
@@ -35,18 +35,17 @@ pub struct Service {
     pub facts: Facts,
     rooms: Arc<Rooms>,
     door: Door,
-    server: axum_server::Handle<SocketAddr>,
     stop: CancellationToken,
     /// What makes calls and follows the database.
     rounds: TaskTracker,
-    serving: JoinHandle<io::Result<()>>,
+    serving: Serving,
     signals: Signals,
 }
 
 /// What a server has to tell whoever started it.
 pub struct Facts {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub addresses: Addresses,
     /// The database, without its password.
     pub database: String,
     /// The file of the master key that this start made.
@@ -61,23 +60,15 @@ impl Service {
     /// Opens the database, loads the live view, and starts to serve and to refresh. A database on a server that is away is waited for. `None`
     /// when a signal came first.
     pub async fn start(settings: Settings) -> Result<Option<Self>, StartError> {
-        let listener = bind(settings.listen)?;
-        let address = listener.local_addr()?;
-        let (clock, mut signals) = (Clock::new(), Signals::listen()?);
+        let clock = Clock::new();
+        let listeners = Listeners::bind(&settings, &clock)?;
+        let addresses = listeners.addresses()?;
+        let mut signals = Signals::listen()?;
         let (wechat, forwarding) = (Client::new(&client_settings(&settings))?, forwarding(&settings)?);
-        let (door, server, answering) =
-            (Door::new(clock.clone()), axum_server::Handle::new(), CancellationToken::new());
-        let serving = {
-            let (door, server, answering) = (door.clone(), server.clone(), answering.clone());
-            // Until then connections wait in the listener: a start is usually quicker than another attempt of a client would be.
-            async move {
-                answering.cancelled().await;
-                http::serve(listener, door, server).await
-            }
-        };
-        let serving = tokio::spawn(serving);
+        let (door, answering) = (Door::new(clock.clone()), CancellationToken::new());
+        let serving = listeners.serve(&door, &clock, answering.clone());
         let opened = tokio::select! {
-            opened = open(&settings, &clock, address, &answering) => opened?,
+            opened = open(&settings, &clock, addresses.main, &answering) => opened?,
             () = signals.next() => {
                 tracing::info!("stopped before the database was there");
                 return Ok(None);
@@ -89,7 +80,7 @@ impl Service {
         let refresher =
             Refresher::new(Arc::clone(&store), wechat, Arc::clone(&live), clock.clone(), policy, stop.clone());
         let facts = Facts {
-            address,
+            addresses,
             database: redacted(settings.database_url.expose_secret()),
             made_key_file,
             made_admin_key,
@@ -99,7 +90,7 @@ impl Service {
         let rounds = rounds::start(&rooms, settings.history_days);
         door.open(Arc::clone(&rooms));
         answering.cancel();
-        Ok(Some(Self { facts, rooms, door, server, stop, rounds, serving, signals }))
+        Ok(Some(Self { facts, rooms, door, stop, rounds, serving, signals }))
     }
 
     /// The rooms, for a demonstration that looks at them from inside.
@@ -115,19 +106,19 @@ impl Service {
     /// Serves until SIGTERM or SIGINT; then stops claiming, lets calls in flight and requests end for at most 15 s, and closes. A second
     /// signal ends the process at once.
     pub async fn run_until_told_to_stop(self) -> Result<(), StartError> {
-        let Self { rooms, door, server, stop, rounds, mut serving, mut signals, .. } = self;
+        let Self { rooms, door, stop, rounds, mut serving, mut signals, .. } = self;
         let ended = tokio::select! {
             () = signals.next() => None,
-            ended = &mut serving => Some(ended.unwrap_or_else(|crash| Err(io::Error::other(crash)))),
+            ended = serving.ended() => Some(ended),
         };
         tracing::info!("shutting down: no new claims; calls in flight have {DRAIN_LIMIT:?} to end");
         stop.cancel();
         door.close();
-        server.graceful_shutdown(Some(DRAIN_LIMIT));
+        serving.drain(DRAIN_LIMIT);
         let serving = async move {
             match ended {
                 Some(ended) => ended,
-                None => serving.await.unwrap_or_else(|crash| Err(io::Error::other(crash))),
+                None => serving.ended().await,
             }
         };
         tokio::select! {
@@ -225,13 +216,6 @@ fn policy(settings: &Settings, embedded: bool) -> Policy {
         // An SQLite file is locked by the process that serves it.
         alone: embedded,
     }
-}
-
-/// Binds first of all: a port in use is found before anything is made or changed.
-fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 /// A name for leases and history rows that no other process has: the host's, the process's, and four random bytes.

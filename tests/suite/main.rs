@@ -17,3 +17,4 @@ mod store;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]
 mod support;
 mod support_works;
+mod tls;

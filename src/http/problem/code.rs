@@ -42,6 +42,8 @@ codes! {
     InsufficientScope = "insufficient_scope", FORBIDDEN, "The key may not do this";
     /// The key does not reach this account.
     AccountOutOfScope = "account_out_of_scope", FORBIDDEN, "The key does not reach this account";
+    /// The proxy was asked for another host.
+    HostNotServed = "host_not_served", FORBIDDEN, "The proxy does not serve this";
     /// No such path.
     NotFound = "not_found", NOT_FOUND, "There is nothing here";
     /// No such account.

@@ -16,7 +16,7 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
 async fn every_command_has_help() {
     let (code, output) = run(&["--help"]).await;
     assert_eq!(code, Some(0), "{output}");
-    for command in ["serve", "demo", "sandbox", "migrate", "backup", "master-key"] {
+    for command in ["serve", "demo", "sandbox", "migrate", "backup", "ca", "master-key"] {
         assert!(output.contains(&format!("  {command} ")), "{output}");
         let (code, help) = run(&[command, "--help"]).await;
         assert_eq!(code, Some(0), "{help}");
@@ -36,6 +36,8 @@ async fn wrong_words_are_a_mistake_of_usage() {
         &["sandbox", "--listen"],
         &["backup"],
         &["backup", "one", "two"],
+        &["ca"],
+        &["ca", "make"],
         &["master-key"],
         &["master-key", "make"],
         &["--log"],
