@@ -35,16 +35,12 @@ struct Entrance {
 impl Door {
     /// A door behind which there is nothing yet.
     pub fn new(clock: Clock) -> Self {
-        Self::leading_to(waiting(clock), CancellationToken::new())
+        Self::before(waiting(clock))
     }
 
-    /// A door that is never opened: `refusals` answers everybody. It closes together with this one.
-    pub(super) fn sham(&self, refusals: Router) -> Self {
-        Self::leading_to(refusals, self.0.closed.clone())
-    }
-
-    fn leading_to(waiting: Router, closed: CancellationToken) -> Self {
-        Self(Arc::new(Entrance { waiting, opened: OnceLock::new(), closed }))
+    /// A door at which `waiting` answers until it is opened, if it ever is.
+    pub(super) fn before(waiting: Router) -> Self {
+        Self(Arc::new(Entrance { waiting, opened: OnceLock::new(), closed: CancellationToken::new() }))
     }
 
     /// Waits only for those from now on who have asked something.

@@ -167,8 +167,7 @@ pub async fn serve_tunnels(
     door: Door,
     handle: Handle<SocketAddr>,
 ) -> io::Result<()> {
-    let reception = TunnelReception::new(tls, &door, clock);
-    receive(listener, reception, door, handle).await
+    receive(listener, TunnelReception::new(tls, clock), door, handle).await
 }
 
 async fn receive<R>(listener: TcpListener, reception: R, door: Door, handle: Handle<SocketAddr>) -> io::Result<()>

@@ -42,10 +42,10 @@ pub(super) struct TunnelReception {
 }
 
 impl TunnelReception {
-    /// Tunnels end behind `door`, with the certificate of `tls`.
-    pub(super) fn new(tls: Arc<ServerConfig>, door: &Door, clock: Clock) -> Self {
+    /// Tunnels end with the certificate of `tls`.
+    pub(super) fn new(tls: Arc<ServerConfig>, clock: Clock) -> Self {
         let refusals = Router::new().fallback(refuse).layer(from_fn_with_state(clock, context::surround));
-        Self { tls, refusals: door.sham(refusals) }
+        Self { tls, refusals: Door::before(refusals) }
     }
 
     async fn receive(self, mut stream: TcpStream, visitor: Visitor) -> io::Result<(Received, Visitor)> {
