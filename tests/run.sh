@@ -5,7 +5,7 @@
 #   tests/run.sh ARGUMENTS          the tests alone; the arguments go to `cargo test`
 #   tests/run.sh --serve-databases  both database servers, until Ctrl-C, for working on tests
 #
-# Missing packages are installed. PostgreSQL and MariaDB run on free ports of 127.0.0.1 from a temporary
+# Missing packages are installed, and the SDKs of tests/sdk/ once into target/sdk. PostgreSQL and MariaDB run on free ports of 127.0.0.1 from a temporary
 # directory, and both are gone afterwards; servers that the machine already has are not touched.
 set -euo pipefail
 
@@ -74,6 +74,11 @@ find_faketime() {
   return 1
 }
 
+# One that can make virtual environments, which Debian has in a package of its own.
+find_python() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+find_node() { command -v node >/dev/null && command -v npm >/dev/null; }
+
 as_root() {
   if is_root; then
     "$@"
@@ -91,43 +96,92 @@ install_with_apt() {
 }
 
 install_packages() {
-  local postgres=$1 mariadb=$2 compiler=$3 clock=$4
+  local postgres=$1 mariadb=$2 compiler=$3 clock=$4 python=$5 node=$6
   local -a names=()
   if command -v apt-get >/dev/null; then
     [ -n "$postgres" ] && names+=(postgresql)
     [ -n "$mariadb" ] && names+=(mariadb-server)
     [ -n "$compiler" ] && names+=(gcc libc6-dev)
     [ -n "$clock" ] && names+=(libfaketime)
+    [ -n "$python" ] && names+=(python3-venv)
+    [ -n "$node" ] && names+=(nodejs npm)
     install_with_apt "${names[@]}"
   elif command -v dnf >/dev/null; then
     [ -n "$postgres" ] && names+=(postgresql-server)
     [ -n "$mariadb" ] && names+=(mariadb-server)
     [ -n "$compiler" ] && names+=(gcc)
     [ -n "$clock" ] && names+=(libfaketime)
+    [ -n "$python" ] && names+=(python3)
+    [ -n "$node" ] && names+=(nodejs npm)
     as_root dnf install -y "${names[@]}"
   elif command -v brew >/dev/null; then
     [ -n "$compiler" ] && fail "There is no C compiler. Install one with: xcode-select --install"
     [ -n "$postgres" ] && names+=(postgresql@17)
     [ -n "$mariadb" ] && names+=(mariadb)
     [ -n "$clock" ] && names+=(libfaketime)
+    [ -n "$python" ] && names+=(python)
+    [ -n "$node" ] && names+=(node)
     brew install "${names[@]}"
   else
-    fail "There is no apt-get, dnf or brew here. Install a PostgreSQL server, a MariaDB server, a C compiler and libfaketime, then run this again."
+    fail "There is no apt-get, dnf or brew here. Install a PostgreSQL server, a MariaDB server, a C compiler, libfaketime, Python and Node.js with npm, then run this again."
   fi
 }
 
 ensure_packages() {
-  local postgres='' mariadb='' compiler='' clock=''
+  local postgres='' mariadb='' compiler='' clock='' python='' node=''
   find_postgres || postgres=missing
   find_mariadb || mariadb=missing
   command -v cc >/dev/null || compiler=missing
   find_faketime || clock=missing
-  [ -z "$postgres$mariadb$compiler$clock" ] && return
-  say "installing:${postgres:+ PostgreSQL}${mariadb:+ MariaDB}${compiler:+ a C compiler}${clock:+ libfaketime}"
-  install_packages "$postgres" "$mariadb" "$compiler" "$clock" </dev/null >&2
+  find_python || python=missing
+  find_node || node=missing
+  [ -z "$postgres$mariadb$compiler$clock$python$node" ] && return
+  say "installing:${postgres:+ PostgreSQL}${mariadb:+ MariaDB}${compiler:+ a C compiler}${clock:+ libfaketime}${python:+ Python}${node:+ Node.js}"
+  install_packages "$postgres" "$mariadb" "$compiler" "$clock" "$python" "$node" </dev/null >&2
   find_postgres || fail "PostgreSQL was installed, but its initdb is nowhere to be found."
   find_mariadb || fail "MariaDB was installed, but its mariadbd is nowhere to be found."
   find_faketime || fail "libfaketime was installed, but it is nowhere to be found."
+  find_python || fail "Python was installed, but its python3 makes no virtual environments."
+  find_node || fail "Node.js was installed, but node and npm are nowhere to be found."
+}
+
+# --- the SDKs --------------------------------------------------------------------------------------
+
+# Installed once; again when the file with their versions has changed, or the interpreter has gone.
+ensure_python_sdks() {
+  local directory=$1 list=$2
+  "$directory/bin/python" -c '' 2>/dev/null && cmp -s "$list" "$directory/installed" && return
+  say "installing: SDKs for Python ($list)"
+  rm -rf "$directory"
+  python3 -m venv "$directory" >&2 || fail "No virtual environment could be made in $directory."
+  "$directory/bin/pip" install --disable-pip-version-check --no-input --quiet -r "$list" >&2 ||
+    fail "The SDKs of $list could not be installed."
+  cp "$list" "$directory/installed"
+}
+
+ensure_node_sdks() {
+  local directory=$1 lock=tests/sdk/package-lock.json
+  cmp -s "$lock" "$directory/installed" && return
+  say "installing: SDKs for Node.js ($lock)"
+  rm -rf "$directory"
+  mkdir -p "$directory"
+  cp tests/sdk/package.json "$lock" "$directory"
+  # Nothing that a package brings is run before a test uses it.
+  (cd "$directory" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >&2 ||
+    fail "The SDKs of $lock could not be installed."
+  cp "$lock" "$directory/installed"
+}
+
+ensure_sdks() {
+  local place=${CARGO_TARGET_DIR:-$PWD/target}/sdk
+  ensure_python_sdks "$place/wechatpy-1" tests/sdk/wechatpy-1.txt </dev/null
+  ensure_python_sdks "$place/wechatpy-2" tests/sdk/wechatpy-2.txt </dev/null
+  ensure_node_sdks "$place/node" </dev/null
+  WXTOKEN_TEST_NODE=$(command -v node)
+  export WXTOKEN_TEST_NODE
+  export WXTOKEN_TEST_NODE_PATH=$place/node/node_modules
+  export WXTOKEN_TEST_PYTHON=$place/wechatpy-1/bin/python
+  export WXTOKEN_TEST_PYTHON_NEXT=$place/wechatpy-2/bin/python
 }
 
 # Some tests break a server, and start one of their own for that; some set the clocks of the instances that they start.
@@ -337,11 +391,14 @@ main() {
   ensure_rust
   ensure_packages
   export_programs
+  ensure_sdks
   if [ "${1:-}" = --serve-databases ]; then
     start_databases
     printf 'export %s=%s\n' WXTOKEN_TEST_POSTGRES "$WXTOKEN_TEST_POSTGRES" WXTOKEN_TEST_MYSQL "$WXTOKEN_TEST_MYSQL" \
       WXTOKEN_TEST_POSTGRES_BIN "$WXTOKEN_TEST_POSTGRES_BIN" WXTOKEN_TEST_MARIADBD "$WXTOKEN_TEST_MARIADBD" \
-      WXTOKEN_TEST_FAKETIME "$WXTOKEN_TEST_FAKETIME"
+      WXTOKEN_TEST_FAKETIME "$WXTOKEN_TEST_FAKETIME" WXTOKEN_TEST_NODE "$WXTOKEN_TEST_NODE" \
+      WXTOKEN_TEST_NODE_PATH "$WXTOKEN_TEST_NODE_PATH" WXTOKEN_TEST_PYTHON "$WXTOKEN_TEST_PYTHON" \
+      WXTOKEN_TEST_PYTHON_NEXT "$WXTOKEN_TEST_PYTHON_NEXT"
     say "serving until Ctrl-C"
     wait "$mariadb_pid" || true
     fail "MariaDB ended by itself."
