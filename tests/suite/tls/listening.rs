@@ -1,5 +1,7 @@
 //! SDKs that believe that this is WeChat.
 
+use std::net::TcpListener;
+
 use rcgen::{CertificateParams, KeyPair};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
@@ -92,6 +94,25 @@ async fn what_is_no_handshake_is_closed_and_nobody_else_suffers() {
         assert_eq!(reply.status, 0, "{reply:?}");
     }
     scene.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_they_say_so() {
+    let ca = Ca::new();
+    // Announced only once there is a database, so they are chosen here.
+    let [tls, proxy] = [(); 2].map(|()| {
+        let free = TcpListener::bind("127.0.77.1:0").expect("a port can be bound");
+        free.local_addr().expect("it is bound")
+    });
+    let server = ca.served_by(Server::builder()).env("DATABASE_URL", "postgres://u@127.0.0.1:9/db");
+    let server = server.env("WXTOKEN_TLS_LISTEN", &tls.to_string()).env("WXTOKEN_CONNECT_LISTEN", &proxy.to_string());
+    let server = server.start_listening().await;
+    for (client, base) in ca.ways(tls, proxy) {
+        let answer = client.get(format!("{base}/v1/accounts")).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("{error:?}: {}", server.output()));
+        assert_eq!(answer.status().as_u16(), 503);
+        assert!(answer.text().await.expect("all of it").contains("database_unavailable"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

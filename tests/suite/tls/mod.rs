@@ -79,6 +79,14 @@ impl Ca {
         Client::builder().no_proxy().tls_certs_only([ca]).timeout(BOUND)
     }
 
+    /// The server as an SDK sees it whose hosts file leads here, and as one with a proxy sees it.
+    fn ways(&self, tls: SocketAddr, connect: SocketAddr) -> [(Client, String); 2] {
+        let direct = self.client().resolve(HOST, tls).build().expect("sound settings");
+        let proxy = Proxy::https(format!("http://{connect}")).expect("a URL");
+        let through = self.client().proxy(proxy).build().expect("sound settings");
+        [(direct, format!("https://{HOST}:{}", tls.port())), (through, format!("https://{HOST}"))]
+    }
+
     /// The same for tests that shake hands themselves.
     fn trust(&self) -> ClientConfig {
         http_client();
@@ -105,12 +113,8 @@ impl Scene {
         Self { ca, server, tls, connect }
     }
 
-    /// The server as an SDK sees it whose hosts file leads here, and as one with a proxy sees it.
     fn ways(&self) -> [(Client, String); 2] {
-        let direct = self.ca.client().resolve(HOST, self.tls).build().expect("sound settings");
-        let proxy = Proxy::https(format!("http://{}", self.connect)).expect("a URL");
-        let through = self.ca.client().proxy(proxy).build().expect("sound settings");
-        [(direct, format!("https://{HOST}:{}", self.tls.port())), (through, format!("https://{HOST}"))]
+        self.ca.ways(self.tls, self.connect)
     }
 
     async fn is_well(&self) {
