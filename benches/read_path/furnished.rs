@@ -37,8 +37,8 @@ pub(super) fn appid(account: usize) -> AppId {
     AppId::parse(&format!("wx{account:016x}")).expect("this is an appid")
 }
 
-/// The rooms, over a database in `file` that is never asked.
-pub(super) async fn rooms(file: &Path) -> Arc<Rooms> {
+/// The rooms, over a database in `file` that is never asked, with WeChat at `wechat`.
+pub(super) async fn rooms(file: &Path, wechat: &str) -> Arc<Rooms> {
     let seconds = Duration::from_secs;
     let db = Db::open(&format!("sqlite://{}", file.display())).await.expect("the database opens");
     bring_up_to_date(&db).await.expect("the schema is made");
@@ -52,11 +52,12 @@ pub(super) async fn rooms(file: &Path) -> Arc<Rooms> {
             AccountChange { account: self::account(&account, now), removed: false, revision: 1, secret: None },
             Instant::now(),
         );
-        live.publish_token(token(account, now), Instant::now());
+        let text = value(&account);
+        live.publish_token(token(account, &text, 1, now), Instant::now());
     }
     let store = Arc::new(Store::new(db, sealer, limits, "bench".to_owned()));
     let settings = ClientSettings {
-        base_url: "http://127.0.0.1:9".to_owned(),
+        base_url: wechat.to_owned(),
         fallback_url: None,
         connect_timeout: seconds(1),
         deadline: seconds(2),
@@ -104,15 +105,20 @@ fn account(appid: &AppId, now: Timestamp) -> Account {
     }
 }
 
-/// A token as long as WeChat's are, with two hours to live: the seconds left have four digits for as long as this runs.
-fn token(appid: AppId, now: Timestamp) -> Token {
+/// The value of an account's access token, as long as WeChat's are.
+pub(super) fn value(appid: &AppId) -> String {
+    format!("{}_{appid}", "84_".repeat(38))
+}
+
+/// A token with two hours to live: the seconds left have four digits for as long as this runs.
+pub(super) fn token(appid: AppId, text: &str, revision: i64, now: Timestamp) -> Token {
     let until = now.plus(Duration::from_hours(2));
     Token {
         key: TokenKey::new(appid, TokenType::AccessToken),
         mode: Mode::Stable,
         kept: true,
         value: Some(Value {
-            text: TokenValue::parse(&"84_".repeat(45)).expect("this is a token"),
+            text: TokenValue::parse(text).expect("this is a token"),
             life: Life { since: now, until },
             fingerprint: "0123456789abcdef".to_owned(),
         }),
@@ -125,6 +131,6 @@ fn token(appid: AppId, now: Timestamp) -> Token {
         leased_by: None,
         record: Record::default(),
         spent: Spent::default(),
-        revision: 1,
+        revision,
     }
 }

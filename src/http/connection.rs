@@ -1,5 +1,5 @@
 //! Connections, told apart at the end: one that asked something is answered first; one that has not said its first request whole is not waited
-//! for to the last.
+//! for to the last. One whose reader takes nothing for too long is closed, or it would hold what is meant for it for ever.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::IDLE_DEADLINE;
 use super::door::Visitor;
 
 /// How long after the door was closed the first request of a connection may still take.
@@ -53,12 +54,23 @@ pub(super) struct Connection<S> {
     stream: S,
     visitor: Visitor,
     patience: Option<Pin<Box<Sleep>>>,
+    /// Runs while the other side takes nothing of what is written.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Connection<S> {
     /// The connection of `visitor`.
     pub(super) fn new(stream: S, visitor: &Visitor) -> Self {
-        Self { stream, visitor: visitor.clone(), patience: None }
+        Self { stream, visitor: visitor.clone(), patience: None, stall: None }
+    }
+
+    fn unless_stalled<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(IDLE_DEADLINE)));
+        stall.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -76,7 +88,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_stalled(cx, written)
     }
 
     fn poll_write_vectored(
@@ -84,7 +97,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.unless_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -92,10 +106,40 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.unless_stalled(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::http::Door;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_who_takes_nothing_is_given_up() {
+        let visitor = Visitor::new(Door::new(Clock::new()));
+        let (ours, mut theirs) = duplex(64);
+        let mut connection = Connection::new(ours, &visitor);
+        let began = tokio::time::Instant::now();
+        let slow = tokio::spawn(async move {
+            let mut buffer = [0; 32];
+            for _ in 0..4 {
+                sleep(IDLE_DEADLINE / 2).await;
+                theirs.read_exact(&mut buffer).await.unwrap();
+            }
+            theirs
+        });
+        let error = connection.write_all(&[0; 1_024]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), (IDLE_DEADLINE * 3).as_secs(), "slow is not silent");
+        drop(slow.await.unwrap());
     }
 }

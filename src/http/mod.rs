@@ -14,6 +14,7 @@
 //! | request body | 64 KiB | 413 |
 //! | time to send a request body | 10 s | 408 |
 //! | time until an answer begins | 15 s | 503 |
+//! | time in which nothing of an answer is taken | 75 s | closed |
 //! | items of a page | 500 | 422 |
 //! | rows of a CSV | 1,000,000 | the file ends there |
 //!

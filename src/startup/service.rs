@@ -68,7 +68,7 @@ impl Service {
         let (door, answering) = (Door::new(clock.clone()), CancellationToken::new());
         let serving = listeners.serve(&door, &clock, answering.clone());
         let opened = tokio::select! {
-            opened = open(&settings, &clock, addresses.main, &answering) => opened?,
+            opened = Box::pin(open(&settings, &clock, addresses.main, &answering)) => opened?,
             () = signals.next() => {
                 tracing::info!("stopped before the database was there");
                 return Ok(None);

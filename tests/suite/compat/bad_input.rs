@@ -156,7 +156,7 @@ async fn bodies_of_the_stable_endpoint() {
     for body in [
         format!("\u{feff}{good}"),
         good.replace(APPID, "\\u0077x448f04719cd48f69"),
-        good.replace("}", ",\"force_refresh\":\"true\"}"),
+        good.replace('}', ",\"force_refresh\":\"true\"}"),
     ] {
         let reply = shop.post("/cgi-bin/stable_token", body.clone()).await;
         assert!(reply.body["access_token"].is_string(), "{body}: {}", reply.text);

@@ -32,7 +32,7 @@ fn hash(length: usize) -> String {
     let mut hasher = Sha256::new();
     let piece = vec![b'x'; 64 * 1024];
     (0..length / piece.len()).for_each(|_| hasher.update(&piece));
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    wxtoken::seal::hexadecimal(&hasher.finalize())
 }
 
 /// The most memory that the server has had, in KiB.
