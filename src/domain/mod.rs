@@ -1,6 +1,7 @@
 //! Plain types and pure rules. Nothing here does I/O, waits, or asks for the time: `now` and random rolls are arguments.
 
 pub mod account;
+pub mod adoption;
 pub mod budget;
 pub mod health;
 pub mod key;

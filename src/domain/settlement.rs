@@ -94,6 +94,10 @@ pub fn settle(present: &Token, claim: &Claim, call: &EndedCall, ahead: Duration,
         Some(Timestamp::NEVER) => Timestamp::NEVER,
         _ => refresh_at,
     };
+    // A row that is not kept is never due. Only the probe of a value that is to be adopted is settled on one.
+    if !token.kept {
+        token.refresh_at = Timestamp::NEVER;
+    }
     if token.is_doubtful(call.ended_at) {
         token.refresh_at = token.refresh_at.max(call.ended_at.plus(NOTICE));
     }

@@ -124,6 +124,11 @@ impl Problem {
         Self::new(Code::UnknownAccount, "no account with this appid is registered; register it or correct the appid")
     }
 
+    /// The account that is registered already.
+    pub(super) fn account_exists() -> Self {
+        Self::new(Code::AccountExists, "this appid is registered already; change the account with PATCH")
+    }
+
     /// The key that lacks `action`.
     pub(super) fn insufficient_scope(action: Action) -> Self {
         let action = action.as_str();

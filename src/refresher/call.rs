@@ -43,7 +43,7 @@ pub struct CallReport {
 }
 
 /// A call that was made, or why none was.
-enum Made {
+pub(super) enum Made {
     Ended(EndedCall, Option<CallError>),
     /// The claim was given back.
     Released(RefreshError),
@@ -116,7 +116,7 @@ impl Refresher {
         }
     }
 
-    async fn make_call(self: &Arc<Self>, claim: &Claim, seat: Option<Seat>) -> Result<Made, RefreshError> {
+    pub(super) async fn make_call(self: &Arc<Self>, claim: &Claim, seat: Option<Seat>) -> Result<Made, RefreshError> {
         // Counted from before the claim's transaction: this process may have been stopped during that, too.
         let held_for = self.clock.now().since(claim.claimed_at);
         let latest = Instant::now() + (self.policy.lease() / 2).saturating_sub(held_for);
@@ -314,7 +314,7 @@ fn unreadable_secret(now: Timestamp) -> EndedCall {
     EndedCall { sent_at: now, ended_at: now, result: CallResult::Failed(failure) }
 }
 
-fn log_unsettled(claim: &Claim, error: &StoreError) {
+pub(super) fn log_unsettled(claim: &Claim, error: &StoreError) {
     tracing::error!(
         error = error as &dyn std::error::Error,
         "what WeChat answered for the {} cannot be stored",

@@ -49,6 +49,9 @@
 //! lease: the settle of the probe claims the next generation in its own transaction, so that no other claim comes between. Had the
 //! token life left, its probe goes down as `foreign_refresh`: somebody else minted for this appid.
 //!
+//! **Adoption.** An account is registered with a token that lives already. The value is probed first, under a claim on a row that is not kept; the
+//! settle of that probe is the registration, with the value in place and its next refresh planned, so that nothing is minted before that.
+//!
 //! **Doubt.** In plain mode a mint that went without an answer, or a claim that was lost, may have minted all the same: then our value is the
 //! one before the newest, good for its overlap, and one more mint ends it at once. The row says `in_doubt`, and when that mint is due, a
 //! second and a half before it: time for every instance to hear of it. From then on readers wait for the new value, for a second at most. A
@@ -72,6 +75,7 @@
 //! others by `n / concurrency` deadlines, which is 38 s for 300 and well within the lead. Budgets count calls when they are claimed, since a
 //! lost answer may have been spent at WeChat. Nothing that callers do can exceed them.
 
+mod adoption;
 mod call;
 mod doubt;
 mod error;
@@ -95,6 +99,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use adoption::AdoptError;
 pub use call::CallReport;
 pub use error::{LastFailure, RefreshError};
 use flight::Flights;

@@ -97,9 +97,16 @@ impl Store {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Option<AccountChange>, StoreError> {
-        match retrying!(self.try_create_account(new, actor, now)) {
-            Err(error) if error.kind() == Some(FailureKind::Duplicate) => Ok(None),
-            result => result,
+        loop {
+            match retrying!(self.try_create_account(new, actor, now)) {
+                // Somebody else was first with one of the rows; with the account's, if there is one now.
+                Err(error) if error.kind() == Some(FailureKind::Duplicate) => {
+                    if self.account(new.appid.as_str()).await?.is_some() {
+                        return Ok(None);
+                    }
+                }
+                result => return result,
+            }
         }
     }
 
@@ -109,16 +116,31 @@ impl Store {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Option<AccountChange>, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let change = self.register(&mut tx, new, actor, now).await?;
+        if change.is_some() {
+            tx.commit().await?;
+        }
+        Ok(change)
+    }
+
+    /// Writes the rows of a new account; `None` when the appid is registered already.
+    pub(super) async fn register(
+        &self,
+        tx: &mut Tx,
+        new: &NewAccount,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<AccountChange>, StoreError> {
         let appid = new.appid.as_str();
         let secret = self.seal_secret(&new.appid, &new.secret)?;
         let token_types = new.token_types.to_list();
-        let mut tx = self.db.begin().await?;
         let insert = "INSERT INTO wx_account (name, mode, token_types, enabled, note, secret_sealed, revision, \
                       created_at, updated_at, changed_at, appid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let revive = "UPDATE wx_account SET name = ?, mode = ?, token_types = ?, enabled = ?, note = ?, \
                       secret_sealed = ?, revision = ?, created_at = ?, updated_at = ?, changed_at = ?, \
                       removed_at = NULL WHERE appid = ?";
-        let (sql, revision) = match lock_account(&mut tx, appid).await? {
+        let (sql, revision) = match lock_account(tx, appid).await? {
             None => (insert, 1),
             Some(found) if found.removed => (revive, found.revision + 1),
             Some(_) => return Ok(None),
@@ -147,9 +169,8 @@ impl Store {
             created_at: now,
             updated_at: now,
         };
-        keep_tokens(&mut tx, &account, &self.limits, now).await?;
-        append(&mut tx, actor, "account.create", appid, &new.name, now).await?;
-        tx.commit().await?;
+        keep_tokens(tx, &account, &self.limits, now).await?;
+        append(tx, actor, "account.create", appid, &new.name, now).await?;
         let secret = Some(SealedSecret(secret.into()));
         Ok(Some(AccountChange { account, removed: false, revision, secret }))
     }
@@ -305,7 +326,7 @@ fn secret_place(appid: &AppId) -> Place<'_> {
     Place { table: TABLE, column: "secret_sealed", appid: appid.as_str(), token_type: "" }
 }
 
-async fn lock_account(tx: &mut Tx, appid: &str) -> Result<Option<AccountChange>, StoreError> {
+pub(super) async fn lock_account(tx: &mut Tx, appid: &str) -> Result<Option<AccountChange>, StoreError> {
     let row: Option<AccountRow> = tx.fetch_optional(select!("WHERE appid = ? {for_update}"), bind![appid]).await?;
     row.map(AccountChange::try_from).transpose()
 }

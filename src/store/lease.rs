@@ -162,7 +162,12 @@ impl Store {
         now: Timestamp,
     ) -> Result<Attempt, StoreError> {
         let lost = row.lost()?;
-        let token = row.into_token(&self.sealer)?;
+        let mut token = row.into_token(&self.sealer)?;
+        if !token.kept && wish.is_none() {
+            append_lost(tx, &mut token, lost).await?;
+            lay_aside(tx, &token).await?;
+            return Ok(Attempt::Absent);
+        }
         if let Some(hindrance) = hindrance(&token, now) {
             return Ok(hindrance);
         }
@@ -338,6 +343,14 @@ async fn announce(tx: &mut Tx, token: &Token, now: Timestamp) -> Result<Token, S
     ];
     expect_one(tx.execute(sql, values).await?, token)?;
     Ok(announced)
+}
+
+/// Ends the claim of a probe before a registration that came to nothing. The row is not kept; nobody claims it but another registration.
+async fn lay_aside(tx: &mut Tx, token: &Token) -> Result<(), StoreError> {
+    let sql = "UPDATE wx_token SET refresh_at = ?, leased_until = 0, leased_by = NULL \
+               WHERE appid = ? AND token_type = ? AND kept = ?";
+    let values = bind![Timestamp::NEVER, token.key.appid.as_str(), token.key.token_type.as_str(), false];
+    expect_one(tx.execute(sql, values).await?, token)
 }
 
 /// Puts off a token that the budget does not allow to be refreshed.

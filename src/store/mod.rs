@@ -1,6 +1,7 @@
 //! SQL. One file a table; `db` holds every difference between the three databases.
 
 pub mod account;
+pub mod adoption;
 pub mod audit;
 pub mod copy;
 pub mod db;

@@ -208,13 +208,18 @@ pub(super) async fn keep_tokens(
     let rows: Vec<(String, bool)> = tx.fetch_all(sql, bind![appid]).await?;
     let insert = "INSERT INTO wx_token (mode, refresh_at, budget_limit, changed_at, kept, appid, token_type) \
                   VALUES (?, ?, ?, ?, ?, ?, ?)";
+    // On the row of a token that was not kept there may be the record of a probe, and its claim.
     let revive = "UPDATE wx_token SET mode = ?, refresh_at = ?, budget_limit = ?, changed_at = ?, kept = ?, \
-                  failures = 0, revision = revision + 1 WHERE appid = ? AND token_type = ?";
+                  failures = 0, last_outcome = NULL, last_trigger = NULL, last_errcode = NULL, last_errmsg = NULL, \
+                  leased_until = 0, leased_by = NULL, revision = revision + 1 WHERE appid = ? AND token_type = ?";
     for token_type in TokenType::ALL {
         let held = rows.iter().find(|(name, _)| name == token_type.as_str()).map(|(_, kept)| *kept);
         let sql = match (account.token_types.contains(token_type), held) {
             (true, None) => insert,
-            (true, Some(false)) => revive,
+            (true, Some(false)) => {
+                fence_off(tx, appid, token_type).await?;
+                revive
+            }
             (false, Some(true)) => {
                 drop_token(tx, appid, token_type, now).await?;
                 continue;
@@ -233,6 +238,18 @@ pub(super) async fn keep_tokens(
         tx.execute(sql, values).await?;
     }
     Ok(())
+}
+
+/// Ends a claim on a token that was not kept: the probe of somebody who wants to register the same account. Its answer will find the history
+/// row that is written here for it.
+async fn fence_off(tx: &mut Tx, appid: &str, token_type: TokenType) -> Result<(), StoreError> {
+    let select = select!("WHERE appid = ? AND token_type = ? {for_update}");
+    let row: Option<TokenRow> = tx.fetch_optional(select, bind![appid, token_type.as_str()]).await?;
+    // A row that does not read must not keep its account from being registered.
+    let Some(Ok(Some(lost))) = row.map(|row| row.lost()) else { return Ok(()) };
+    history::append(tx, &lost).await?;
+    let sql = "UPDATE wx_token SET generation = generation + 1 WHERE appid = ? AND token_type = ?";
+    tx.execute(sql, bind![appid, token_type.as_str()]).await.map(drop)
 }
 
 /// Makes every token of a changed account due at once, with a clean record; of a disabled one, never.

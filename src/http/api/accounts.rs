@@ -14,13 +14,14 @@ use super::account_view::AccountView;
 use super::show_in_view;
 use crate::domain::Invalid;
 use crate::domain::account::{Account, AccountPatch, AppId, Mode, NewAccount, TokenTypes, check_name, check_note};
+use crate::domain::adoption::Adoption;
 use crate::domain::key::AccountScope;
 use crate::domain::secret::AppSecret;
 use crate::http::Rooms;
 use crate::http::body::{Parameters, Submitted, given};
 use crate::http::caller::{AccountInPath, Caller, ReadAccounts, WriteAccounts};
 use crate::http::cursor::{Page, checked_limit, read_account};
-use crate::http::problem::{Code, Problem};
+use crate::http::problem::Problem;
 use crate::http::routes::{Routes, Verb};
 use crate::store::StoreError;
 use crate::store::account::AccountChange;
@@ -85,13 +86,22 @@ struct Registration {
     token_types: Option<Vec<String>>,
     enabled: Option<bool>,
     note: Option<String>,
+    adopt: Option<AdoptedToken>,
+}
+
+/// An access token that is in use now, and what is left of its life in seconds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdoptedToken {
+    value: String,
+    expires_in: u64,
 }
 
 impl TryFrom<Registration> for NewAccount {
     type Error = Invalid;
 
     fn try_from(registration: Registration) -> Result<Self, Invalid> {
-        let Registration { appid, secret, name, mode, token_types, enabled, note } = registration;
+        let Registration { appid, secret, name, mode, token_types, enabled, note, adopt: _ } = registration;
         let (name, note) = (name.unwrap_or_default(), note.unwrap_or_default());
         check_name(&name)?;
         check_note(&note)?;
@@ -114,15 +124,19 @@ fn parse_types(names: &[String]) -> Result<TokenTypes, Invalid> {
 async fn create(
     caller: Caller<WriteAccounts>,
     State(rooms): State<Arc<Rooms>>,
-    Submitted(registration): Submitted<Registration>,
+    Submitted(mut registration): Submitted<Registration>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<AccountView>), Problem> {
+    let adopt = registration.adopt.take();
     let new = NewAccount::try_from(registration)?;
+    let adopt = adopt.map(|token| Adoption::parse(&token.value, token.expires_in)).transpose()?;
     caller.check_reach(&new.appid)?;
     let asked = Instant::now();
-    let created = rooms.store.create_account(&new, &caller.actor(), rooms.clock.now()).await?;
-    let change = created.ok_or_else(|| {
-        Problem::new(Code::AccountExists, "this appid is registered already; change the account with PATCH")
-    })?;
+    let change = if let Some(adoption) = adopt {
+        rooms.refresher.adopt(new, adoption, caller.actor()).await?
+    } else {
+        let created = rooms.store.create_account(&new, &caller.actor(), rooms.clock.now()).await?;
+        created.ok_or_else(Problem::account_exists)?
+    };
     let location = format!("/v1/accounts/{}", change.account.appid);
     let view = took_effect(&rooms, change, asked, &caller).await;
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(view)))

@@ -70,6 +70,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON";
     /// A field holds something that it cannot hold.
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field is not valid";
+    /// WeChat refuses the token that was to be adopted.
+    TokenRefused = "token_refused", UNPROCESSABLE_ENTITY, "WeChat refuses the token";
     /// A limit on calls to WeChat is reached.
     BudgetExhausted = "budget_exhausted", TOO_MANY_REQUESTS, "The budget of calls to WeChat is spent";
     /// A defect or a broken row.

@@ -7,7 +7,7 @@ use super::{Cause, Code, Problem, Retry, Upstream};
 use crate::domain::Invalid;
 use crate::domain::budget::{Exhausted, ExhaustedLimit};
 use crate::domain::timestamp::Timestamp;
-use crate::refresher::{LastFailure, RefreshError};
+use crate::refresher::{AdoptError, LastFailure, RefreshError};
 use crate::store::StoreError;
 use crate::wechat::CallError;
 
@@ -138,6 +138,31 @@ impl From<RefreshError> for Problem {
             }
             RefreshError::Database(error) => Self::of_store(&error, Arc::clone(&error) as Cause),
             error @ RefreshError::Crashed => Self::internal(error),
+        }
+    }
+}
+
+impl From<AdoptError> for Problem {
+    fn from(error: AdoptError) -> Self {
+        match error {
+            AdoptError::Registered => Self::account_exists(),
+            AdoptError::Refused(call) => Self::new(
+                Code::TokenRefused,
+                "WeChat refuses the token in `adopt`, so nothing was registered; send the one that is in use now, or register without `adopt`, \
+                 which fetches a new one",
+            )
+            .refused(&call),
+            AdoptError::Other(RefreshError::Call(call)) => Self::new(
+                Code::RefreshFailed,
+                "the call to WeChat that was to show whether the token in `adopt` is good has failed, so nothing was registered; try again",
+            )
+            .refused(&call),
+            AdoptError::Other(RefreshError::StillBusy) => Self::new(
+                Code::RefreshBusy,
+                "somebody else is registering this appid; look whether it is there in a moment, or try again",
+            )
+            .retry_after(Duration::from_secs(1)),
+            AdoptError::Other(other) => other.into(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The HTTP contract, held by the real program: what each call takes, answers and refuses.
 
 mod accounts;
+mod adoption;
 mod authorisation;
 mod bodies;
 mod changes;

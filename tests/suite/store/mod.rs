@@ -1,6 +1,7 @@
 //! What the store promises, on each of the three databases: every statement of the program runs here on all of them.
 
 mod accounts;
+mod adoption;
 mod budgets;
 mod claims;
 mod doubt;
