@@ -1,6 +1,7 @@
 //! Settings: `.env`, then the environment, then flags. Read once, checked as a whole, every problem reported together.
 
 mod parse;
+mod server;
 mod sources;
 mod table;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::domain::budget::Limits;
 
 pub use parse::listen_address;
+pub use server::ServerSettings;
 pub use sources::{Origin, Sources};
 pub use table::{SETTINGS, Setting, example};
 

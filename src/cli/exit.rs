@@ -8,8 +8,11 @@ pub const OK: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// The command line was not understood, or is no command for this deployment.
 pub const USAGE: u8 = 2;
-/// The database is away or in use by another process: another try later may do. A server that `serve` needs is waited for instead.
-pub const DATABASE_UNAVAILABLE: u8 = 69;
+/// The database is away or in use by another process, or the server that a command asks is away or asks to come again: another try later
+/// may do. A database server that `serve` needs is waited for instead.
+pub const UNAVAILABLE: u8 = 69;
+/// The key that was shown to the server opens nothing, or does not allow what was asked.
+pub const NOT_ALLOWED: u8 = 77;
 /// A setting or the master key is wrong, or the database refuses the user: another try is in vain until that is mended.
 pub const CONFIGURATION: u8 = 78;
 
@@ -18,7 +21,7 @@ pub(super) fn code_for(remedy: Remedy) -> u8 {
     match remedy {
         Remedy::MendSettings => CONFIGURATION,
         Remedy::OtherCommand => USAGE,
-        Remedy::AwaitDatabase => DATABASE_UNAVAILABLE,
+        Remedy::AwaitDatabase => UNAVAILABLE,
         Remedy::Other => FAILURE,
     }
 }

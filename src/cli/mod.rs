@@ -1,7 +1,9 @@
 //! The command line: words in, words out.
 
+mod account;
 mod backup;
 mod ca;
+mod client;
 mod demo;
 pub mod exit;
 mod logging;
@@ -51,6 +53,11 @@ enum Command {
         #[command(subcommand)]
         command: ca::Command,
     },
+    /// Register accounts at a running server
+    Account {
+        #[command(subcommand)]
+        command: account::Command,
+    },
     /// Make the key that seals the database
     MasterKey {
         #[command(subcommand)]
@@ -66,6 +73,10 @@ enum Failure {
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
     #[error(transparent)]
+    Api(#[from] client::ApiError),
+    #[error(transparent)]
+    Input(#[from] account::InputError),
+    #[error(transparent)]
     MasterKey(#[from] crate::seal::MasterKeyError),
 }
 
@@ -73,6 +84,8 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Start(error) => exit::code_for(error.remedy()),
+            Self::Api(error) => error.exit_code(),
+            Self::Input(_) => exit::USAGE,
             Self::Output(_) | Self::MasterKey(_) => exit::FAILURE,
         }
     }
@@ -100,6 +113,7 @@ pub fn run(
         Command::Migrate(flags) => migrate::migrate(context, flags),
         Command::Backup(flags) => backup::backup(context, &flags),
         Command::Ca { command } => ca::run(context, command),
+        Command::Account { command } => account::run(context, command),
         Command::MasterKey { command } => master_key::run(&command),
     };
     match done {
@@ -138,7 +152,7 @@ impl Context {
 }
 
 /// Runs a command's work to its end.
-fn block_on<T>(work: impl Future<Output = Result<T, StartError>>) -> Result<T, StartError> {
+fn block_on<T, E: From<io::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(work);
     // A name that does not resolve is waited for in a thread that cannot be ended.

@@ -114,11 +114,16 @@ pub const SETTINGS: &[Setting] = &[
         "What to log: error, warn, info, debug or trace, or directives like info,wxtoken::http=debug.",
     ),
     plain("WXTOKEN_LOG_FORMAT", "text", "How to log: text or json."),
+    plain(
+        "WXTOKEN_URL",
+        "http://127.0.0.1:8080",
+        "For commands that ask a running server, like `wxtoken account add`: where it is.",
+    ),
+    secret("WXTOKEN_KEY", "", "For the same commands: the key to show there."),
 ];
 
 /// Names that begin like settings and are read elsewhere.
-pub(super) const OTHER_NAMES: &[&str] =
-    &["WXTOKEN_URL", "WXTOKEN_KEY", "WXTOKEN_FAIL_POINT", "WXTOKEN_TEST_POSTGRES", "WXTOKEN_TEST_MYSQL"];
+pub(super) const OTHER_NAMES: &[&str] = &["WXTOKEN_FAIL_POINT", "WXTOKEN_TEST_POSTGRES", "WXTOKEN_TEST_MYSQL"];
 
 const EXAMPLE_HEAD: &str = "\
 # Settings of wxtoken. Copy this file to .env and remove the # before what you change.

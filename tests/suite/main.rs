@@ -4,6 +4,7 @@
 #![expect(clippy::panic, clippy::expect_used, reason = "in a test a panic is how a failure is reported")]
 
 mod api;
+mod asking;
 mod commands;
 mod compat;
 mod house;
