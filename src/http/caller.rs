@@ -105,6 +105,20 @@ impl<A: Needs> FromRequestParts<Arc<Rooms>> for Caller<A> {
 
 /// The usable key in the `Authorization` header.
 pub(super) fn authenticate(rooms: &Rooms, headers: &HeaderMap, now: Timestamp) -> Result<Arc<Key>, Problem> {
+    match rooms.live.key(&hash_of_key(rooms, headers)?) {
+        Some(key) if key.is_usable(now) => Ok(key),
+        Some(key) if key.revoked_at.is_some() => Err(refused("this key was revoked; ask an admin for a new one")),
+        Some(_) => Err(refused("this key has expired; ask an admin for a new one")),
+        None if rooms.live.synced_at() == Timestamp::ZERO => {
+            Err(Problem::new(Code::Starting, "this instance has not loaded its keys yet; ask again in a moment")
+                .retry_after(std::time::Duration::from_secs(1)))
+        }
+        None => Err(refused("no such key; ask an admin for one")),
+    }
+}
+
+/// The hash of the key in the `Authorization` header, by which the view knows it.
+pub(super) fn hash_of_key(rooms: &Rooms, headers: &HeaderMap) -> Result<[u8; 32], Problem> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     let (Some(credentials), second) = (shown.next(), shown.next()) else {
         return Err(Problem::new(Code::InvalidKey, "send a key as `Authorization: Bearer wxt_…`")
@@ -115,16 +129,7 @@ pub(super) fn authenticate(rooms: &Rooms, headers: &HeaderMap, now: Timestamp) -
     }
     let text =
         bearer(credentials.as_bytes()).ok_or_else(|| refused("the header must read `Bearer`, a space, and a key"))?;
-    match rooms.live.key(&rooms.store.sealer().hash_key(text)) {
-        Some(key) if key.is_usable(now) => Ok(key),
-        Some(key) if key.revoked_at.is_some() => Err(refused("this key was revoked; ask an admin for a new one")),
-        Some(_) => Err(refused("this key has expired; ask an admin for a new one")),
-        None if rooms.live.synced_at() == Timestamp::ZERO => {
-            Err(Problem::new(Code::Starting, "this instance has not loaded its keys yet; ask again in a moment")
-                .retry_after(std::time::Duration::from_secs(1)))
-        }
-        None => Err(refused("no such key; ask an admin for one")),
-    }
+    Ok(rooms.store.sealer().hash_key(text))
 }
 
 fn refused(detail: &'static str) -> Problem {

@@ -17,6 +17,7 @@
 //! | time in which nothing of an answer is taken | 75 s | closed |
 //! | items of a page | 500 | 422 |
 //! | rows of a CSV | 1,000,000 | the file ends there |
+//! | event streams | 64 of a key, 1,024 in all | 429 |
 //!
 //! A shutdown waits two seconds for the first request of a connection, and 15 s for answers.
 //!
@@ -67,6 +68,7 @@ use crate::live::LiveView;
 use crate::refresher::Refresher;
 use crate::store::Store;
 use crate::wechat::forward::Forwarder;
+pub use api::Streams;
 pub use compat::ForwardLimits;
 use connection::Reception;
 pub use door::Door;
@@ -107,6 +109,8 @@ pub struct Rooms {
     pub draining: CancellationToken,
     /// The rounds that had to begin again.
     pub restarts: Restarts,
+    /// The event streams that are open.
+    pub streams: Streams,
 }
 
 impl Rooms {
@@ -119,8 +123,8 @@ impl Rooms {
         (forwarder, forward_limits): (Forwarder, ForwardLimits),
         draining: CancellationToken,
     ) -> Arc<Self> {
-        let restarts = Restarts::default();
-        Arc::new(Self { store, live, refresher, clock, forwarder, forward_limits, draining, restarts })
+        let (restarts, streams) = (Restarts::default(), Streams::default());
+        Arc::new(Self { store, live, refresher, clock, forwarder, forward_limits, draining, restarts, streams })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The whole room over an SQLite database and a simulated WeChat.
 
+mod feed;
 mod house;
 
 use std::collections::BTreeSet;

@@ -172,6 +172,17 @@ impl LiveView {
         self.changes.subscribe()
     }
 
+    /// Every token whose present state was stored at `since` or later, as far as this instance knows, or is not stored yet; every token without a
+    /// `since`. What is not kept any more is among them.
+    pub fn tokens_stored_since(&self, since: Option<Instant>) -> Vec<TokenKey> {
+        let is_news = |held: &LiveToken| since.is_none_or(|since| !held.standing.is_stored_before(since));
+        let accounts = self.accounts.pin();
+        let slots = accounts.values().flat_map(|live| live.tokens.iter());
+        slots
+            .filter_map(|slot| slot.load_full().filter(|held| is_news(held)).map(|held| held.token.key.clone()))
+            .collect()
+    }
+
     /// Every token that is kept for an account in use and due for a refresh at `now`, for when the database cannot be asked.
     pub fn due_tokens(&self, now: Timestamp) -> Vec<(Arc<LiveAccount>, Arc<LiveToken>)> {
         let accounts = self.accounts.pin();

@@ -47,6 +47,11 @@ impl Standing {
         }
     }
 
+    /// Whether the database is known to have had the state before `moment`.
+    pub(super) fn is_stored_before(self, moment: Instant) -> bool {
+        matches!(self, Self::Stored(known_at) if known_at < moment)
+    }
+
     /// Whether the database had the state before it was `asked`.
     pub(super) fn known_before(self, asked: Instant) -> bool {
         match self {

@@ -2,6 +2,7 @@
 
 mod account_view;
 mod accounts;
+mod events;
 mod keys;
 mod refreshes;
 mod refreshes_csv;
@@ -9,6 +10,8 @@ mod signature;
 mod tokens;
 
 use std::time::Duration;
+
+pub use events::Streams;
 
 use super::Rooms;
 use super::routes::Routes;
@@ -18,7 +21,7 @@ use crate::domain::timestamp::Timestamp;
 const VIEW_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn add_to(routes: Routes) -> Routes {
-    let routes = accounts::add_to(routes);
+    let routes = events::add_to(accounts::add_to(routes));
     let routes = signature::add_to(tokens::add_to(routes));
     keys::add_to(refreshes::add_to(routes))
 }

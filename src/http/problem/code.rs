@@ -74,6 +74,8 @@ codes! {
     TokenRefused = "token_refused", UNPROCESSABLE_ENTITY, "WeChat refuses the token";
     /// A limit on calls to WeChat is reached.
     BudgetExhausted = "budget_exhausted", TOO_MANY_REQUESTS, "The budget of calls to WeChat is spent";
+    /// No room for one more event stream.
+    TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS, "Too many event streams are open";
     /// A defect or a broken row.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something broke in wxtoken";
     /// The AppSecret in the database does not open under the master key.

@@ -136,7 +136,9 @@ async fn a_key_without_the_action_is_told_which_one_it_needs() {
     let service = house.key(&json!(["wx1"]), &Value::Null).await;
     for route in guarded() {
         let is_theirs = matches!(route.action.map(Action::as_str), Some("token:read" | "token:report"));
-        let reply = Reply::of(service.request(route.method.clone(), &path(&route, "wx1"))).await;
+        // With this identifier the change feed, whose answer would not end, finds fault with the request.
+        let request = service.request(route.method.clone(), &path(&route, "wx1")).header("last-event-id", "x");
+        let reply = Reply::of(request).await;
         assert_eq!(reply.code() != "insufficient_scope", is_theirs, "{} {}: {}", route.method, route.path, reply.text);
     }
 }

@@ -6,6 +6,7 @@ mod authorisation;
 mod bodies;
 mod changes;
 mod checks;
+mod events;
 mod health;
 mod history;
 mod keys;
