@@ -54,6 +54,10 @@ fn check(settings: &Settings, flags: &BackupFlags) -> Result<(), Failure> {
 }
 
 /// What was opened, in words.
-pub(super) fn opened(Opened { secrets, values }: Opened) -> String {
-    format!("{} and {}", say::counted(secrets, "AppSecret"), say::counted(values, "token value"))
+pub(super) fn opened(Opened { secrets, values, mirrors }: Opened) -> String {
+    let (secrets, values) = (say::counted(secrets, "AppSecret"), say::counted(values, "token value"));
+    match mirrors {
+        0 => format!("{secrets} and {values}"),
+        _ => format!("{secrets}, {values} and {}", say::counted(mirrors, "mirror text")),
+    }
 }

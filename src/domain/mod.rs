@@ -5,6 +5,7 @@ pub mod adoption;
 pub mod budget;
 pub mod health;
 pub mod key;
+pub mod mirror;
 pub mod path_rules;
 pub mod refresh;
 pub mod schedule;

@@ -1,6 +1,5 @@
 //! The words for one call to WeChat: why it was made, what was asked, how it ended, and what its failure means.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::timestamp::Timestamp;
@@ -29,13 +28,14 @@ macro_rules! spelled {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
     };
 }
+pub(super) use spelled;
 
 spelled! {
     /// Why a refresh ran.

@@ -282,6 +282,7 @@ impl Store {
             "UPDATE wx_account SET removed_at = ?, secret_sealed = NULL, revision = ?, changed_at = ? WHERE appid = ?";
         tx.execute(sql, bind![now, revision, now, appid]).await?;
         super::token::drop_tokens(&mut tx, appid, now).await?;
+        super::mirror::drop_mirrors(&mut tx, appid, now).await?;
         append(&mut tx, actor, "account.remove", appid, &found.account.name, now).await?;
         tx.commit().await?;
         Ok(Some(AccountChange { account: found.account, removed: true, revision, secret: None }))

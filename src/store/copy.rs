@@ -4,7 +4,7 @@
 //! A copy can be broken off and repeated at any time: each batch is a transaction that writes only what is missing or different. The target
 //! must be empty, or **behind the source in everything**: no row that the source does not have, and no token that has been claimed or edited
 //! more often. Whatever a server does leaves such a trace: a claim counts up the token's generation, an edit its revision, and a change of
-//! an account or a key leaves a row in the audit. So a target that has been served, or that is another deployment's, is refused before the first
+//! an account, a key or a mirror leaves a row in the audit. So a target that has been served, or that is another deployment's, is refused before the first
 //! write. History that the source has pruned since is the one exception: it is pruned in the target, too.
 
 mod rows;
@@ -12,15 +12,22 @@ mod rows;
 use std::time::Duration;
 
 pub use rows::Table;
-use rows::{AccountRow, AuditRow, HistoryRow, KeyRow, MANY, MasterKeyRow, Stored, TokenRow};
+use rows::{AccountRow, AuditRow, HistoryRow, KeyRow, MANY, MasterKeyRow, MirrorRow, Stored, TokenRow};
 
 use super::db::{Db, Value};
 use super::{StoreError, history};
 use crate::domain::timestamp::Timestamp;
 
 /// Every table, in the order in which they are copied. Accounts and their tokens come last: until they are there, nothing can be served.
-pub const TABLES: [Table; 6] =
-    [MasterKeyRow::TABLE, HistoryRow::TABLE, AuditRow::TABLE, KeyRow::TABLE, AccountRow::TABLE, TokenRow::TABLE];
+pub const TABLES: [Table; 7] = [
+    MasterKeyRow::TABLE,
+    HistoryRow::TABLE,
+    AuditRow::TABLE,
+    KeyRow::TABLE,
+    MirrorRow::TABLE,
+    AccountRow::TABLE,
+    TokenRow::TABLE,
+];
 
 /// Rows in a transaction, which must be far from its deadline, and in memory.
 const BATCH: usize = 500;
@@ -59,6 +66,7 @@ trait Copied: Stored {
 impl Copied for MasterKeyRow {}
 impl Copied for AuditRow {}
 impl Copied for KeyRow {}
+impl Copied for MirrorRow {}
 impl Copied for AccountRow {}
 
 impl Copied for HistoryRow {
@@ -76,7 +84,7 @@ impl Copied for TokenRow {
 /// Runs an expression for the rows of each table, in the order of [`TABLES`].
 macro_rules! for_each_table {
     ($row:ident => $work:expr) => {
-        for_each_table!($row => $work; MasterKeyRow HistoryRow AuditRow KeyRow AccountRow TokenRow)
+        for_each_table!($row => $work; MasterKeyRow HistoryRow AuditRow KeyRow MirrorRow AccountRow TokenRow)
     };
     ($row:ident => $work:expr; $($each:ident)+) => {
         $({

@@ -28,21 +28,62 @@ struct Step {
     mysql: &'static str,
 }
 
+/// The zeros before a step's number in the name of its files, which has four digits.
+macro_rules! zeros {
+    (1) => {
+        "000"
+    };
+    (2) => {
+        "000"
+    };
+    (3) => {
+        "000"
+    };
+    (4) => {
+        "000"
+    };
+    (5) => {
+        "000"
+    };
+    (6) => {
+        "000"
+    };
+    (7) => {
+        "000"
+    };
+    (8) => {
+        "000"
+    };
+    (9) => {
+        "000"
+    };
+    ($of_two_digits:tt) => {
+        "00"
+    };
+}
+
 /// Embeds one step's three files; a file that one of the trees lacks does not compile.
 macro_rules! step {
-    ($version:literal, $name:literal, works_with $oldest:literal) => {
+    ($version:tt, $name:literal, works_with $oldest:literal) => {
         step!($version, $name, concat!($name, " (works with ", $oldest, " and later)"))
     };
-    ($version:literal, $name:literal) => {
+    ($version:tt, $name:literal) => {
         step!($version, $name, $name)
     };
-    ($version:literal, $name:literal, $description:expr) => {
+    ($version:tt, $name:literal, $description:expr) => {
         Step {
             version: $version,
             description: $description,
-            sqlite: include_str!(concat!("../../migrations/sqlite/000", $version, "_", $name, ".sql")),
-            postgres: include_str!(concat!("../../migrations/postgres/000", $version, "_", $name, ".sql")),
-            mysql: include_str!(concat!("../../migrations/mysql/000", $version, "_", $name, ".sql")),
+            sqlite: include_str!(concat!("../../migrations/sqlite/", zeros!($version), $version, "_", $name, ".sql")),
+            postgres: include_str!(concat!(
+                "../../migrations/postgres/",
+                zeros!($version),
+                $version,
+                "_",
+                $name,
+                ".sql"
+            )),
+            mysql: include_str!(concat!("../../migrations/mysql/", zeros!($version), $version, "_", $name, ".sql")),
         }
     };
 }
@@ -58,6 +99,7 @@ const STEPS: &[Step] = &[
     step!(7, "report_refreshes"),
     step!(8, "report_accounts"),
     step!(9, "key_profile", works_with 8),
+    step!(10, "mirrors", works_with 8),
 ];
 
 /// How a database's schema stands against this program's.

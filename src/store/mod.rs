@@ -11,6 +11,7 @@ pub mod late;
 pub mod lease;
 pub mod master_key;
 pub mod migrate;
+pub mod mirror;
 pub mod proof;
 pub mod settle;
 pub mod token;

@@ -1,7 +1,7 @@
 //! Proves that everything sealed in a database opens, without a word about what it is.
 
 use super::db::{Db, bind};
-use super::{StoreError, account, token};
+use super::{StoreError, account, mirror, token};
 use crate::seal::{Place, Sealer};
 
 const BATCH: u32 = 500;
@@ -13,14 +13,20 @@ pub struct Opened {
     pub secrets: u64,
     /// Values of tokens, current and previous.
     pub values: u64,
+    /// Targets of mirrors, and the secrets in their keys.
+    pub mirrors: u64,
 }
 
-/// Opens every `AppSecret` and every token value.
+/// Opens every `AppSecret`, every token value, and what mirrors hold.
 ///
 /// # Errors
 /// [`StoreError::Sealed`] for the first that does not open.
 pub async fn open_everything(db: &Db, sealer: &Sealer) -> Result<Opened, StoreError> {
-    Ok(Opened { secrets: open_secrets(db, sealer).await?, values: open_values(db, sealer).await? })
+    Ok(Opened {
+        secrets: open_secrets(db, sealer).await?,
+        values: open_values(db, sealer).await?,
+        mirrors: open_mirrors(db, sealer).await?,
+    })
 }
 
 async fn open_secrets(db: &Db, sealer: &Sealer) -> Result<u64, StoreError> {
@@ -48,6 +54,26 @@ async fn open_values(db: &Db, sealer: &Sealer) -> Result<u64, StoreError> {
         for (appid, token_type, value, previous) in rows {
             for (column, sealed) in [("value_sealed", value), ("previous_sealed", previous)] {
                 opened += open(sealer, token::TABLE, column, [&appid, &token_type], sealed.as_deref())?;
+            }
+        }
+    }
+}
+
+async fn open_mirrors(db: &Db, sealer: &Sealer) -> Result<u64, StoreError> {
+    // A backup that an older program made has none.
+    if !db.table_exists(mirror::TABLE).await? {
+        return Ok(0);
+    }
+    let sql = "SELECT id, appid, target_sealed, secret_sealed FROM wx_mirror WHERE id > ? ORDER BY id LIMIT ?";
+    let (mut after, mut opened) = (String::new(), 0);
+    loop {
+        let rows: Vec<(String, String, Option<String>, Option<String>)> =
+            db.fetch_all(sql, bind![&after, BATCH]).await?;
+        let Some((last, ..)) = rows.last() else { return Ok(opened) };
+        after.clone_from(last);
+        for (id, appid, target, secret) in rows {
+            for (column, sealed) in [("target_sealed", target), ("secret_sealed", secret)] {
+                opened += open(sealer, mirror::TABLE, column, [&appid, &id], sealed.as_deref())?;
             }
         }
     }

@@ -143,6 +143,13 @@ stored! { KeyRow = "wx_key" by (id) {
     allowed_paths: Option<String>, denied_paths: Option<String>,
 } }
 
+stored! { MirrorRow = "wx_mirror" by (id) {
+    id: String, appid: String, format: String, target_sealed: Option<String>, secret_sealed: Option<String>,
+    prefix: Option<String>, app: Option<String>, serializer: Option<String>, token_type: Option<String>,
+    key_template: Option<String>, value_template: Option<String>, revision: i64, created_at: i64, changed_at: i64,
+    removed_at: Option<i64>,
+} }
+
 stored! { AccountRow = "wx_account" by (appid) {
     appid: String, name: String, mode: String, token_types: String, enabled: bool, note: String,
     secret_sealed: Option<String>, revision: i64, created_at: i64, updated_at: i64, changed_at: i64,

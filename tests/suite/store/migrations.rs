@@ -11,18 +11,8 @@ use super::fixture::{ACCESS, Home, LIMITS, account, actor, key, noon};
 use super::raw::Raw;
 use crate::support::database::{Kind, TestDatabase, on_every_database};
 
-/// The last step before the one that makes `wx_report_accounts`.
-pub(super) const BEFORE_THE_VIEWS: i64 = 7;
-
-/// Undoes the steps after [`BEFORE_THE_VIEWS`].
-pub(super) async fn go_back_before_the_views(raw: &mut Raw) {
-    raw.run("DROP VIEW wx_report_accounts").await;
-    for column in ["sdk", "allowed_paths", "denied_paths"] {
-        raw.run(&format!("ALTER TABLE wx_key DROP COLUMN {column}")).await;
-    }
-    let ours = format!("version > {BEFORE_THE_VIEWS} AND version <= {}", latest());
-    raw.run(&format!("DELETE FROM wx_migrations WHERE {ours}")).await;
-}
+/// Takes back what the last step made.
+pub(super) const UNDO_LAST_STEP: &str = "DROP TABLE wx_mirror";
 
 async fn open(database: &TestDatabase) -> Arc<Db> {
     Arc::new(Db::open(database.url()).await.expect("it opens"))
@@ -61,10 +51,11 @@ on_every_database! {
         let db = open(&database).await;
         bring_up_to_date(&db).await.expect("it works");
         let mut raw = Raw::connect(database.kind(), database.url()).await;
-        go_back_before_the_views(&mut raw).await;
-        assert_eq!(inspect(&db).await.expect("it reads"), Schema::Older { found: BEFORE_THE_VIEWS });
+        raw.run(UNDO_LAST_STEP).await;
+        raw.run(&format!("DELETE FROM wx_migrations WHERE version = {}", latest())).await;
+        assert_eq!(inspect(&db).await.expect("it reads"), Schema::Older { found: latest() - 1 });
         bring_up_to_date(&db).await.expect("it works");
-        raw.rows("SELECT * FROM wx_report_accounts").await;
+        raw.rows("SELECT * FROM wx_mirror").await;
     }
 
     async fn a_newer_schema_is_refused_without_a_write(database: TestDatabase) {
@@ -72,8 +63,8 @@ on_every_database! {
         bring_up_to_date(&db).await.expect("it works");
         let mut raw = Raw::connect(database.kind(), database.url()).await;
         let newer = latest() + 7;
-        let sql = "UPDATE wx_migrations SET description = 'later', version";
-        raw.run(&format!("{sql} = {newer} WHERE version = {}", latest())).await;
+        let sql = format!("UPDATE wx_migrations SET version = {newer}, description = 'x' WHERE version = {}", latest());
+        raw.run(&sql).await;
         let before = raw.rows("SELECT version, success FROM wx_migrations ORDER BY version").await;
         let error = bring_up_to_date(&db).await.expect_err("it is refused");
         assert!(matches!(error, StoreError::NewerSchema { found, known } if found == newer && known == latest()));
@@ -89,13 +80,15 @@ on_every_database! {
         bring_up_to_date(&db).await.expect("it works");
         let mut raw = Raw::connect(database.kind(), database.url()).await;
         for step in [latest(), 3] {
-            if step <= BEFORE_THE_VIEWS {
+            raw.run(UNDO_LAST_STEP).await;
+            if step < latest() {
                 raw.run("DROP VIEW wx_report_accounts").await;
             }
             raw.run(&format!("DELETE FROM wx_migrations WHERE version > {step}")).await;
             raw.run(&format!("UPDATE wx_migrations SET success = FALSE WHERE version = {step}")).await;
             assert_eq!(inspect(&db).await.expect("it reads"), Schema::Older { found: step - 1 });
             bring_up_to_date(&db).await.expect("it is made again");
+            raw.rows("SELECT * FROM wx_mirror").await;
             raw.rows("SELECT * FROM wx_report_accounts").await;
         }
     }

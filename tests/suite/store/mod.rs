@@ -14,6 +14,7 @@ mod late;
 mod lifecycle;
 mod master_key;
 mod migrations;
+mod mirrors;
 mod newer;
 mod plans;
 mod probes;

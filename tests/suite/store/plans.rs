@@ -3,7 +3,7 @@
 use wxtoken::store::db::{Dialect, render};
 use wxtoken::store::history::{END_OF_BATCH, NEWEST, NEWEST_OF_ACCOUNT, PRUNE};
 use wxtoken::store::lease::DUE_SCAN;
-use wxtoken::store::{account, key, token};
+use wxtoken::store::{account, key, mirror, token};
 
 use super::fixture::{Home, noon};
 use super::raw::Raw;
@@ -34,13 +34,15 @@ async fn fill_all(raw: &mut Raw, kind: Kind) {
     .await;
     let columns = "id, name, role, accounts, actions, key_hash, hint, created_at, expires_at, changed_at";
     fill(raw, "wx_key", columns, |n, at| format!("('{n}', '', 'service', '*', '', '{n}', '', 0, 0, {at})")).await;
+    let columns = "id, appid, format, revision, created_at, changed_at";
+    fill(raw, "wx_mirror", columns, |n, at| format!("('{n}', 'wx{n}', 'wxjava', 1, 0, {at})")).await;
     let columns = "id, appid, token_type, generation, call_kind, trigger_name, outcome, started_at, version, instance";
     fill(raw, "wx_refresh_history", columns, |n, at| {
         format!("('{n:08}', 'wx{}', 'access_token', {n}, 'mint', 'schedule', 'success', {at}, 1, 'one')", n % 100)
     })
     .await;
     raw.run("COMMIT").await;
-    for table in ["wx_token", "wx_account", "wx_key", "wx_refresh_history"] {
+    for table in ["wx_token", "wx_account", "wx_key", "wx_mirror", "wx_refresh_history"] {
         let table = if kind == Kind::Mysql { format!("TABLE {table}") } else { table.to_owned() };
         raw.run(&format!("ANALYZE {table}")).await;
     }
@@ -123,5 +125,6 @@ on_every_database! {
         check(&mut raw, kind, token::CHANGED, &lately, "wx_token_changed").await;
         check(&mut raw, kind, account::CHANGED, &lately, "wx_account_changed").await;
         check(&mut raw, kind, key::CHANGED, &lately, "wx_key_changed").await;
+        check(&mut raw, kind, mirror::CHANGED, &lately, "wx_mirror_changed").await;
     }
 }

@@ -7,11 +7,13 @@ use wxtoken::store::StoreError;
 
 use super::fixture::{ACCESS, Home, JSAPI, TWO_HOURS, account, actor, after, appid, failed, key, noon, secret, types};
 use super::keys::{admin, text as key_text};
+use super::mirrors::easywechat;
 use super::raw::TextRow;
 use crate::support::database::{Kind, on_every_database};
 
 const CANARY: &str = "CANARY";
-const TABLES: [&str; 6] = ["wx_account", "wx_token", "wx_refresh_history", "wx_key", "wx_audit", "wx_master_key"];
+const TABLES: [&str; 7] =
+    ["wx_account", "wx_token", "wx_refresh_history", "wx_key", "wx_mirror", "wx_audit", "wx_master_key"];
 
 /// Secrets and values in every column that ever holds one, current, replaced and removed.
 async fn fill_with_canaries(home: &Home) {
@@ -29,6 +31,8 @@ async fn fill_with_canaries(home: &Home) {
     assert!(home.settle(&late, &home.brought("late-CANARY", TWO_HOURS, after(10))).await.is_none());
     let patch = AccountPatch { secret: Some(secret("secret-CANARY-2")), ..AccountPatch::default() };
     home.store.update_account("wx1", &patch, &actor(), after(200)).await.expect("it is written");
+    let mirror = easywechat("wx1", "redis://me:CANARY@h/1", "secret-CANARY");
+    home.store.create_mirror(&mirror, &actor(), noon()).await.expect("it is written");
     let text = key_text("wxt_a_CANARY");
     home.store.create_key(&text, &admin("operator"), &actor(), noon()).await.expect("it is written");
 }
@@ -112,5 +116,8 @@ on_every_database! {
         assert_eq!(raw.one("SELECT COUNT(*) FROM wx_account WHERE secret_sealed IS NOT NULL").await, "0");
         let sql = "SELECT COUNT(*) FROM wx_token WHERE value_sealed IS NOT NULL OR previous_sealed IS NOT NULL";
         assert_eq!(raw.one(sql).await, "0");
+        let sql = "SELECT COUNT(*) FROM wx_mirror WHERE target_sealed IS NOT NULL OR secret_sealed IS NOT NULL";
+        assert_eq!(raw.one(sql).await, "0");
+        assert_eq!(raw.one("SELECT COUNT(*) FROM wx_mirror").await, "1", "its row stays");
     }
 }
