@@ -81,6 +81,8 @@ pub struct Settings {
     pub forward_kept: u64,
     /// `WXTOKEN_HISTORY_DAYS`.
     pub history_days: u32,
+    /// `WXTOKEN_MIRROR_DIR`.
+    pub mirror_dir: Option<PathBuf>,
     /// `WXTOKEN_LOG`: a level, or directives in the words of `tracing`.
     pub log: String,
     /// `WXTOKEN_LOG_FORMAT`.
@@ -133,6 +135,7 @@ impl fmt::Debug for Settings {
             .field("forward_largest", &self.forward_largest)
             .field("forward_kept", &self.forward_kept)
             .field("history_days", &self.history_days)
+            .field("mirror_dir", &self.mirror_dir)
             .field("log", &self.log)
             .field("log_format", &self.log_format)
             .finish()

@@ -7,6 +7,7 @@ pub mod domain;
 mod fail_point;
 pub mod http;
 pub mod live;
+pub mod mirror;
 pub mod refresher;
 pub mod seal;
 pub mod startup;

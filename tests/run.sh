@@ -22,6 +22,8 @@ postgres_bin=''
 postgres_started=''
 mariadbd=''
 faketime=''
+redis_server=''
+memcached=''
 mariadb_pid=''
 step_pid=''
 
@@ -79,6 +81,21 @@ find_python() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 find_node() { command -v node >/dev/null && command -v npm >/dev/null; }
 
+# Both stand where other programs of the system do, on some systems outside PATH.
+find_program() {
+  local directory
+  command -v "$1" && return
+  for directory in /usr/sbin /opt/homebrew/bin /usr/local/bin; do
+    [ -x "$directory/$1" ] && echo "$directory/$1" && return
+  done
+  return 1
+}
+
+# Valkey, which took the place of Redis in some distributions, speaks the same protocol.
+find_redis() { redis_server=$(find_program redis-server) || redis_server=$(find_program valkey-server); }
+
+find_memcached() { memcached=$(find_program memcached); }
+
 as_root() {
   if is_root; then
     "$@"
@@ -95,54 +112,63 @@ install_with_apt() {
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y --no-install-recommends "$@"
 }
 
-install_packages() {
-  local postgres=$1 mariadb=$2 compiler=$3 clock=$4 python=$5 node=$6
-  local -a names=()
-  if command -v apt-get >/dev/null; then
-    [ -n "$postgres" ] && names+=(postgresql)
-    [ -n "$mariadb" ] && names+=(mariadb-server)
-    [ -n "$compiler" ] && names+=(gcc libc6-dev)
-    [ -n "$clock" ] && names+=(libfaketime)
-    [ -n "$python" ] && names+=(python3-venv)
-    [ -n "$node" ] && names+=(nodejs npm)
-    install_with_apt "${names[@]}"
-  elif command -v dnf >/dev/null; then
-    [ -n "$postgres" ] && names+=(postgresql-server)
-    [ -n "$mariadb" ] && names+=(mariadb-server)
-    [ -n "$compiler" ] && names+=(gcc)
-    [ -n "$clock" ] && names+=(libfaketime)
-    [ -n "$python" ] && names+=(python3)
-    [ -n "$node" ] && names+=(nodejs npm)
-    as_root dnf install -y "${names[@]}"
-  elif command -v brew >/dev/null; then
-    [ -n "$compiler" ] && fail "There is no C compiler. Install one with: xcode-select --install"
-    [ -n "$postgres" ] && names+=(postgresql@17)
-    [ -n "$mariadb" ] && names+=(mariadb)
-    [ -n "$clock" ] && names+=(libfaketime)
-    [ -n "$python" ] && names+=(python)
-    [ -n "$node" ] && names+=(node)
-    brew install "${names[@]}"
-  else
-    fail "There is no apt-get, dnf or brew here. Install a PostgreSQL server, a MariaDB server, a C compiler, libfaketime, Python and Node.js with npm, then run this again."
-  fi
+# The packages that bring what the second word names, where the first word installs them.
+packages_with() {
+  case $1-$2 in
+  apt-postgres) echo postgresql ;;
+  apt-mariadb) echo mariadb-server ;;
+  apt-compiler) echo gcc libc6-dev ;;
+  apt-python) echo python3-venv ;;
+  apt-node | dnf-node) echo nodejs npm ;;
+  apt-redis) echo redis-server ;;
+  dnf-postgres) echo postgresql-server ;;
+  dnf-mariadb) echo mariadb-server ;;
+  dnf-compiler) echo gcc ;;
+  dnf-python) echo python3 ;;
+  brew-postgres) echo postgresql@17 ;;
+  brew-compiler) fail "There is no C compiler. Install one with: xcode-select --install" ;;
+  *-faketime) echo libfaketime ;;
+  *) echo "$2" ;;
+  esac
 }
 
+install_packages() {
+  local source program
+  local -a names=()
+  if command -v apt-get >/dev/null; then
+    source=apt
+  elif command -v dnf >/dev/null; then
+    source=dnf
+  elif command -v brew >/dev/null; then
+    source=brew
+  else
+    fail "There is no apt-get, dnf or brew here. Install these, then run this again: $*"
+  fi
+  for program in "$@"; do
+    # shellcheck disable=SC2207 # Several packages are several words.
+    names+=($(packages_with $source "$program"))
+  done
+  case $source in
+  apt) install_with_apt "${names[@]}" ;;
+  dnf) as_root dnf install -y "${names[@]}" ;;
+  brew) brew install "${names[@]}" ;;
+  esac
+}
+
+find_compiler() { command -v cc >/dev/null; }
+
 ensure_packages() {
-  local postgres='' mariadb='' compiler='' clock='' python='' node=''
-  find_postgres || postgres=missing
-  find_mariadb || mariadb=missing
-  command -v cc >/dev/null || compiler=missing
-  find_faketime || clock=missing
-  find_python || python=missing
-  find_node || node=missing
-  [ -z "$postgres$mariadb$compiler$clock$python$node" ] && return
-  say "installing:${postgres:+ PostgreSQL}${mariadb:+ MariaDB}${compiler:+ a C compiler}${clock:+ libfaketime}${python:+ Python}${node:+ Node.js}"
-  install_packages "$postgres" "$mariadb" "$compiler" "$clock" "$python" "$node" </dev/null >&2
-  find_postgres || fail "PostgreSQL was installed, but its initdb is nowhere to be found."
-  find_mariadb || fail "MariaDB was installed, but its mariadbd is nowhere to be found."
-  find_faketime || fail "libfaketime was installed, but it is nowhere to be found."
-  find_python || fail "Python was installed, but its python3 makes no virtual environments."
-  find_node || fail "Node.js was installed, but node and npm are nowhere to be found."
+  local program
+  local -a missing=()
+  for program in postgres mariadb compiler faketime redis memcached python node; do
+    "find_$program" || missing+=("$program")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing: ${missing[*]}"
+  install_packages "${missing[@]}" </dev/null >&2
+  for program in "${missing[@]}"; do
+    "find_$program" || fail "What $program needs was installed, and is nowhere to be found."
+  done
 }
 
 # --- the SDKs --------------------------------------------------------------------------------------
@@ -189,6 +215,8 @@ export_programs() {
   export WXTOKEN_TEST_POSTGRES_BIN=$postgres_bin
   export WXTOKEN_TEST_MARIADBD=$mariadbd
   export WXTOKEN_TEST_FAKETIME=$faketime
+  export WXTOKEN_TEST_REDIS_SERVER=$redis_server
+  export WXTOKEN_TEST_MEMCACHED=$memcached
 }
 
 ensure_rust() {
@@ -396,7 +424,8 @@ main() {
     start_databases
     printf 'export %s=%s\n' WXTOKEN_TEST_POSTGRES "$WXTOKEN_TEST_POSTGRES" WXTOKEN_TEST_MYSQL "$WXTOKEN_TEST_MYSQL" \
       WXTOKEN_TEST_POSTGRES_BIN "$WXTOKEN_TEST_POSTGRES_BIN" WXTOKEN_TEST_MARIADBD "$WXTOKEN_TEST_MARIADBD" \
-      WXTOKEN_TEST_FAKETIME "$WXTOKEN_TEST_FAKETIME" WXTOKEN_TEST_NODE "$WXTOKEN_TEST_NODE" \
+      WXTOKEN_TEST_FAKETIME "$WXTOKEN_TEST_FAKETIME" WXTOKEN_TEST_REDIS_SERVER "$WXTOKEN_TEST_REDIS_SERVER" \
+      WXTOKEN_TEST_MEMCACHED "$WXTOKEN_TEST_MEMCACHED" WXTOKEN_TEST_NODE "$WXTOKEN_TEST_NODE" \
       WXTOKEN_TEST_NODE_PATH "$WXTOKEN_TEST_NODE_PATH" WXTOKEN_TEST_PYTHON "$WXTOKEN_TEST_PYTHON" \
       WXTOKEN_TEST_PYTHON_NEXT "$WXTOKEN_TEST_PYTHON_NEXT"
     say "serving until Ctrl-C"
@@ -411,8 +440,8 @@ main() {
     run_tests tests "$@"
   else
     # Those that hold the program to fractions of a second have the machine to themselves.
-    run_tests tests -- --skip promises::fairness --skip promises::instances --skip promises::steadiness --skip outages:: --skip rivals::short
-    run_tests "timed tests" --test suite -- promises::instances promises::steadiness outages::
+    run_tests tests -- --skip promises::fairness --skip promises::instances --skip promises::steadiness --skip outages:: --skip rivals::short --skip mirrors::
+    run_tests "timed tests" --test suite -- promises::instances promises::steadiness outages:: mirrors::
     # A thousand accounts are work enough for a small machine, and so are two hundred runs of rivals.
     run_tests fairness --test suite -- promises::fairness --test-threads 1
     run_tests rivals --test suite -- rivals::short

@@ -1,8 +1,9 @@
-//! From texts to typed settings. No input but the gathered sources.
+//! From texts to typed settings. No input but the gathered sources, and whether a directory is there.
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ pub(super) fn settings(sources: &Sources) -> Result<Settings, ConfigError> {
         forward_largest: reader.size("WXTOKEN_FORWARD_LARGEST", ByteSize::kib(64)..=ByteSize::tib(1)),
         forward_kept: reader.size("WXTOKEN_FORWARD_KEPT", ByteSize::b(0)..=ByteSize::mib(64)),
         history_days: reader.number("WXTOKEN_HISTORY_DAYS", 1..=3650),
+        mirror_dir: reader.directory("WXTOKEN_MIRROR_DIR"),
         log: reader.log(),
         log_format: reader.log_format(),
     };
@@ -166,6 +168,17 @@ impl Reader<'_> {
         let url = url.to_owned();
         self.checked_url(NAME, &url);
         Some(url)
+    }
+
+    fn directory(&mut self, name: &'static str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.text(name));
+        if path.as_os_str().is_empty() {
+            return None;
+        }
+        if !path.is_dir() {
+            self.problem(name, "must name a directory that exists");
+        }
+        Some(path)
     }
 
     fn log(&mut self) -> String {

@@ -109,6 +109,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     plain("WXTOKEN_HISTORY_DAYS", "90", "How many days of refresh history to keep, 1 to 3650."),
     plain(
+        "WXTOKEN_MIRROR_DIR",
+        "",
+        "The directory in which mirrors write JSON files of tokens; without it there are none. Close it to others.",
+    ),
+    plain(
         "WXTOKEN_LOG",
         "info",
         "What to log: error, warn, info, debug or trace, or directives like info,wxtoken::http=debug.",

@@ -7,6 +7,7 @@
 //! What WeChat answered and the database could not take is in the view, too, marked as not stored: it is served, and gives way to what the
 //! database says once that has caught up.
 
+pub mod mirrors;
 mod order;
 mod poll;
 mod values;
@@ -25,6 +26,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Token, TokenKey, Value};
 use crate::store::account::{AccountChange, SealedSecret};
 use crate::store::key::HashedKey;
+use mirrors::MirrorBoard;
 use order::{Order, Standing};
 use values::Values;
 
@@ -46,6 +48,7 @@ pub struct LiveView {
     values: Values,
     /// Whether any key may call some of WeChat's paths only.
     limits_paths: AtomicBool,
+    mirrors: MirrorBoard,
 }
 
 impl Default for LiveView {
@@ -59,6 +62,7 @@ impl Default for LiveView {
             changes: broadcast::Sender::new(CHANGES_HELD),
             values: Values::default(),
             limits_paths: AtomicBool::default(),
+            mirrors: MirrorBoard::default(),
         }
     }
 }
@@ -181,6 +185,11 @@ impl LiveView {
         slots
             .filter_map(|slot| slot.load_full().filter(|held| is_news(held)).map(|held| held.token.key.clone()))
             .collect()
+    }
+
+    /// The mirrors, and how each is doing.
+    pub fn mirrors(&self) -> &MirrorBoard {
+        &self.mirrors
     }
 
     /// Every token that is kept for an account in use and due for a refresh at `now`, for when the database cannot be asked.

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::timekeeping;
 use crate::http::Rooms;
+use crate::mirror::Mirroring;
 
 /// Between a panic and the new beginning, more or less.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -27,6 +28,10 @@ pub(super) fn start(rooms: &Arc<Rooms>, history_days: u32) -> TaskTracker {
     rounds.spawn(supervised(Arc::clone(rooms), "view", |rooms| {
         let rooms = Arc::clone(rooms);
         async move { rooms.live.follow(&rooms.store, &rooms.clock, rooms.draining.clone()).await }
+    }));
+    rounds.spawn(supervised(Arc::clone(rooms), "mirrors", |rooms| {
+        let (store, live) = (Arc::clone(&rooms.store), Arc::clone(&rooms.live));
+        Mirroring::new(store, live, rooms.clock.clone(), rooms.draining.clone()).run()
     }));
     rounds.close();
     rounds

@@ -163,6 +163,9 @@ async fn try_to_open(settings: &Settings, clock: &Clock, new_key: &KeyText) -> R
     let made_admin_key = first_key::provide(&store, settings.admin_key.as_ref(), new_key, clock.now()).await?;
     let live = Arc::new(LiveView::new());
     live.load(&store, clock.now()).await?;
+    if let Some(directory) = &settings.mirror_dir {
+        live.mirrors().set_directory(directory.clone());
+    }
     Ok(Opened { store, live, made_key_file, made_admin_key })
 }
 

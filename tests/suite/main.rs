@@ -9,6 +9,7 @@ mod commands;
 mod compat;
 mod house;
 mod lifecycle;
+mod mirrors;
 mod moving;
 mod outages;
 mod promises;

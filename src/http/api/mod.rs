@@ -4,6 +4,7 @@ mod account_view;
 mod accounts;
 mod events;
 mod keys;
+mod mirrors;
 mod refreshes;
 mod refreshes_csv;
 mod signature;
@@ -23,7 +24,7 @@ const VIEW_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) fn add_to(routes: Routes) -> Routes {
     let routes = events::add_to(accounts::add_to(routes));
     let routes = signature::add_to(tokens::add_to(routes));
-    keys::add_to(refreshes::add_to(routes))
+    keys::add_to(refreshes::add_to(mirrors::add_to(routes)))
 }
 
 /// A time as callers see it; `None` for the two that stand for "no such time".

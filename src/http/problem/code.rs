@@ -54,6 +54,8 @@ codes! {
     TokenTypeNotKept = "token_type_not_kept", NOT_FOUND, "The account does not keep this token type";
     /// No such key.
     UnknownKey = "unknown_key", NOT_FOUND, "No such key";
+    /// No such mirror.
+    UnknownMirror = "unknown_mirror", NOT_FOUND, "No such mirror";
     /// The path is there, the method is not.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path has no such method";
     /// The body took too long to arrive.
@@ -62,6 +64,10 @@ codes! {
     AccountDisabled = "account_disabled", CONFLICT, "The account is disabled";
     /// The appid is registered already.
     AccountExists = "account_exists", CONFLICT, "The account is registered already";
+    /// Another mirror writes the same key.
+    MirrorExists = "mirror_exists", CONFLICT, "Another mirror writes there";
+    /// The account has as many mirrors as it may have.
+    TooManyMirrors = "too_many_mirrors", CONFLICT, "The account has too many mirrors";
     /// The last key that can do everything.
     LastAdminKey = "last_admin_key", CONFLICT, "This is the last admin key";
     /// The body is too large.

@@ -85,7 +85,9 @@ async fn a_good_backup_is_proven_without_a_change() {
     let backup = Backup::new().await;
     let (code, output) = backup.check(&backup.file).await;
     assert_eq!(code, Some(0), "{output}");
-    for words in ["is good", "wx_account: 4 rows", "wx_token: 5 rows", "3 AppSecrets and 4 token values opened"] {
+    for words in
+        ["is good", "wx_account: 4 rows", "wx_token: 5 rows", "3 AppSecrets, 4 token values and 2 mirror texts opened"]
+    {
         assert!(output.contains(words), "{words} is missing in:\n{output}");
     }
     // The database file of a server that has ended may stand in for one.

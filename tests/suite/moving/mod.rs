@@ -22,11 +22,12 @@ const BOUND: Duration = Duration::from_secs(20);
 const ACCESS: &str = "access_token";
 
 /// Each table of a deployment, with the columns that make up its key.
-const TABLES: [(&str, &str); 6] = [
+const TABLES: [(&str, &str); 7] = [
     ("wx_account", "appid"),
     ("wx_token", "appid, token_type"),
     ("wx_refresh_history", "id"),
     ("wx_key", "id"),
+    ("wx_mirror", "id"),
     ("wx_audit", "id"),
     ("wx_master_key", "key_id"),
 ];
@@ -64,6 +65,10 @@ impl Deployment {
         let broken = json!({ "appid": "wx_broken", "secret": SECRET, "enabled": true });
         admin.create_account(&broken).await.expect_status(201);
         eventually(BOUND, "a call that fails", async || (!sandbox.calls("wx_broken").is_empty()).then_some(())).await;
+        let mirror = json!({ "format": "easywechat", "target": "redis://:pass@127.0.0.1:9/3", "secret": "configured", "prefix": "p:" });
+        admin.post("/v1/accounts/wx_stable/mirrors", &mirror).await.expect_status(201);
+        let mirror = json!({ "format": "wxjava", "target": "redis://127.0.0.1:9" });
+        admin.post("/v1/accounts/wx_removed/mirrors", &mirror).await.expect_status(201);
         admin.delete("/v1/accounts/wx_removed").await.expect_success();
         let key = |name: &str| json!({ "name": name, "role": "service", "accounts": ["*"] });
         let service_key = admin.create_key(&key("a service")).await;

@@ -33,7 +33,7 @@ on_both_servers! {
         end(&server).await;
         let output = deployment.moved_to(&target).await;
         for words in [
-            "copied wx_token: 5 rows", "wx_account: 4 rows", "wx_key: 3 rows", "3 AppSecrets and 4 token values opened",
+            "copied wx_token: 5 rows", "wx_account: 4 rows", "wx_key: 3 rows", "3 AppSecrets, 4 token values and 2 mirror texts opened",
             "DATABASE_URL", "WXTOKEN_MASTER_KEY", "Never start it on",
         ] {
             assert!(output.contains(words), "{words} is missing in:\n{output}");

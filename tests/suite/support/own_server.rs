@@ -259,7 +259,7 @@ impl Drop for OwnServer {
 }
 
 /// Below the range from which systems take the ports of outgoing connections, so that nobody takes it while the server is stopped.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let port = rand::random_range(20_000..32_000);
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {

@@ -1,0 +1,139 @@
+//! Copies of tokens where SDKs look for them. What is written where is said in [`crate::domain::mirror`]; this room moves the bytes.
+//!
+//! Every instance writes every mirror. There is a worker for each target, so that one that hangs delays no other and nothing else:
+//!
+//! - When the live view has a new value, whoever obtained it, the worker writes it at once.
+//! - Every 5 s it reads everything back, and writes what is missing, differs, or stays too long: the target was restarted, emptied, or somebody else
+//!   wrote there.
+//! - Each exchange has 2 s. A target that is down is tried again after 1 to 30 s; the log says once that it is down and once that it is back.
+//!
+//! # Never an older value over a newer one
+//!
+//! The view of an instance may be up to 2 s behind another's. So a value is written only over what was read a moment before (the targets compare and
+//! set), and only if that is known to be older: it is the value before this one, or this worker wrote it itself. Anything else may be newer than what
+//! this instance knows. It is looked at again after 3 s, when the view has caught up, and replaced if it is still there and still not what it should be.
+//!
+//! # What stays behind
+//!
+//! When a mirror is removed its keys are deleted, so that the SDK asks for a token itself instead of going on with one that nobody replaces; but not
+//! what somebody else wrote there since. Nothing is written for an account that is disabled; what is there ends with its time. A target
+//! that is down at that moment keeps its keys until then, too.
+
+mod error;
+mod file;
+mod judge;
+mod memcached;
+mod place;
+mod redis;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::domain::mirror::Mirror;
+use crate::domain::timestamp::Timestamp;
+use crate::live::LiveView;
+use crate::store::{Store, StoreError};
+pub use error::MirrorError;
+use worker::Worker;
+
+/// How often to ask the database for mirrors that other instances made or removed.
+const POLL: Duration = Duration::from_secs(1);
+/// How often to ask for all of them: the database may be an older copy of itself.
+const FULL_POLL: Duration = Duration::from_secs(60);
+/// Transactions commit out of the order of their time stamps, and hosts' clocks differ: each poll looks this far back again.
+const OVERLAP: Duration = Duration::from_secs(30);
+
+type Assignment = watch::Sender<Vec<Arc<Mirror>>>;
+
+/// Writes every mirror.
+pub struct Mirroring {
+    store: Arc<Store>,
+    live: Arc<LiveView>,
+    clock: Clock,
+    stop: CancellationToken,
+}
+
+impl Mirroring {
+    /// The room for one instance, until `stop`.
+    pub fn new(store: Arc<Store>, live: Arc<LiveView>, clock: Clock, stop: CancellationToken) -> Self {
+        Self { store, live, clock, stop }
+    }
+
+    /// Follows the table of mirrors and keeps a worker for each target, until told to stop.
+    pub async fn run(self) {
+        let stop = self.stop.clone();
+        let work = async move { tokio::join!(self.follow(), self.assign()) };
+        stop.run_until_cancelled_owned(Box::pin(work)).await;
+    }
+
+    /// Brings the board up to date again and again. What cannot be asked now is asked a second later: the live view says in the log that the
+    /// database is away, and in the meantime every mirror is written on.
+    async fn follow(&self) {
+        let (mut since, mut full_at) = (Timestamp::ZERO, Instant::now());
+        loop {
+            let is_full = Instant::now() >= full_at;
+            let (now, board) = (self.clock.now(), self.live.mirrors());
+            let asked_from = if is_full { Timestamp::ZERO } else { since.minus(OVERLAP) };
+            if let Ok(rows) = self.store.mirrors_changed_since(asked_from).await {
+                let is_complete = rows.iter().all(Result::is_ok);
+                let changes = rows.into_iter().filter_map(|row| row.inspect_err(report).ok()).collect();
+                if is_full && is_complete {
+                    board.replace(changes);
+                } else {
+                    board.publish(changes);
+                }
+                since = now;
+                if is_full {
+                    full_at = Instant::now() + FULL_POLL;
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Gives each target's mirrors to a worker of its own.
+    async fn assign(&self) {
+        let mut changes = self.live.mirrors().changes();
+        let mut workers: HashMap<String, Assignment> = HashMap::new();
+        // They end with this.
+        let mut running = JoinSet::new();
+        loop {
+            let mut wanted: HashMap<String, Vec<Arc<Mirror>>> = HashMap::new();
+            let mirrors = self.live.mirrors().all();
+            self.live.mirrors().forget_others(&mirrors);
+            for mirror in mirrors {
+                wanted.entry(mirror.target.expose().to_owned()).or_default().push(mirror);
+            }
+            // One without mirrors tidies up and ends.
+            workers.retain(|target, worker| wanted.contains_key(target) || worker.send(Vec::new()).is_ok());
+            for (target, mirrors) in wanted {
+                if workers.get(&target).is_none_or(|worker| worker.send(mirrors.clone()).is_err()) {
+                    let (send, receive) = watch::channel(mirrors);
+                    running.spawn(Worker::new(Arc::clone(&self.live), self.clock.clone(), receive).run());
+                    workers.insert(target, send);
+                }
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                Some(ended) = running.join_next() => {
+                    if ended.is_err() {
+                        tracing::error!("the worker of a mirror's target broke off and begins again");
+                        tokio::time::sleep(POLL).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn report(error: &StoreError) {
+    tracing::error!(error = error as &dyn std::error::Error, "a mirror cannot be read and is passed over");
+}

@@ -1,0 +1,119 @@
+//! Several instances with one target.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{AT_ONCE, BOUND, LOOK_BOUND, has, rotate, value};
+use crate::support::cache_server::{CacheKind, CacheServer};
+use crate::support::database::{Kind, TestDatabase};
+use crate::support::process::Server;
+use crate::support::sandbox::TestSandbox;
+use crate::support::wait::eventually;
+
+const KEY: &str = "wx:access_token:wx1";
+const ROUNDS: usize = 30;
+
+/// Everything that stood under a key, in order.
+async fn watch(server: Arc<CacheServer>, key: String, stop: Arc<AtomicBool>) -> Vec<Option<String>> {
+    let mut seen: Vec<Option<String>> = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let found = server.get(&key).await;
+        if seen.last() != Some(&found) {
+            seen.push(found);
+        }
+    }
+    seen
+}
+
+/// Once a value has been replaced it never comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_never_put_an_older_token_over_a_newer_one() {
+    let (database, sandbox) = (TestDatabase::create(Kind::Postgres).await, TestSandbox::start().await);
+    let start = || Server::builder().database(&database).wechat(sandbox.url()).start();
+    let servers = [start().await, start().await];
+    let admins = servers.each_ref().map(Server::admin);
+    sandbox.account("wx1", &json!({}));
+    super::super::promises::register(&admins[0], "wx1", "plain", json!(["access_token"])).await;
+    let mut values = vec![value(&admins[0], "wx1", "access_token").await];
+    let mut watchers = Vec::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    for (kind, order) in [
+        (CacheKind::Redis, json!({ "format": "wxjava" })),
+        (CacheKind::Memcached, json!({ "format": "plain", "key": KEY })),
+    ] {
+        let target = Arc::new(CacheServer::start(kind).await);
+        let mut order = order;
+        order["target"] = target.target().into();
+        admins[0].post("/v1/accounts/wx1/mirrors", &order).await.expect_status(201);
+        has(&target, KEY, &values[0], BOUND).await;
+        let watching = tokio::spawn(watch(Arc::clone(&target), KEY.to_owned(), Arc::clone(&stop)));
+        watchers.push((target, watching));
+    }
+    for round in 0..ROUNDS {
+        // The other one is frozen now and then, and wakes up with an old view.
+        let sleeper = (round % 5 == 0).then(|| &servers[(round + 1) % 2]);
+        sleeper.inspect(|server| server.stop());
+        values.push(rotate(&admins[round % 2], "wx1").await);
+        for (target, _) in &watchers {
+            has(target, KEY, &values[round + 1], AT_ONCE).await;
+        }
+        if let Some(server) = sleeper {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            values.push(rotate(&admins[round % 2], "wx1").await);
+            values.swap_remove(round + 1);
+            server.cont();
+        }
+        // The next order is for the instance that must have heard of this one.
+        let (next, latest) = (&admins[(round + 1) % 2], values.last().expect("it was pushed").clone());
+        eventually(Duration::from_secs(3), "the other instance to hear of it", async || {
+            (value(next, "wx1", "access_token").await == latest).then_some(())
+        })
+        .await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for (_, watching) in watchers {
+        let seen = watching.await.expect("it watched");
+        let mut once = seen.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), seen.len(), "a value came back: {seen:?}");
+        assert!(seen.iter().all(Option::is_some) && seen.len() >= ROUNDS, "{} values", seen.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_instance_fills_a_target_and_hears_of_new_and_removed_mirrors() {
+    let (database, sandbox) = (TestDatabase::create(Kind::Mysql).await, TestSandbox::start().await);
+    let redis = CacheServer::start(CacheKind::Redis).await;
+    let start = || Server::builder().database(&database).wechat(sandbox.url()).start();
+    let (first, second) = (start().await, start().await);
+    sandbox.account("wx1", &json!({}));
+    super::super::promises::register(&first.admin(), "wx1", "plain", json!(["access_token"])).await;
+    let order = json!({ "format": "wxjava", "target": redis.target() });
+    let made = first.admin().post("/v1/accounts/wx1/mirrors", &order).await.expect_status(201).body;
+    let token = value(&first.admin(), "wx1", "access_token").await;
+    has(&redis, KEY, &token, BOUND).await;
+    let path = "/v1/accounts/wx1/mirrors";
+    eventually(LOOK_BOUND, "the other instance to look at it", async || {
+        let listed = second.admin().get(path).await.expect_status(200).body;
+        (listed["items"][0]["health"]["state"] == "ok").then_some(())
+    })
+    .await;
+    first.kill_9();
+    redis.flush().await;
+    has(&redis, KEY, &token, LOOK_BOUND).await;
+    let next = rotate(&second.admin(), "wx1").await;
+    has(&redis, KEY, &next, AT_ONCE).await;
+    let first = start().await;
+    let path = format!("{path}/{}", made["id"].as_str().expect("an id"));
+    first.admin().delete(&path).await.expect_status(204);
+    let gone = async || redis.get(KEY).await.is_none().then_some(());
+    eventually(LOOK_BOUND, "the key to go", gone).await;
+    // Both have heard of it: neither writes it again.
+    let listening = tokio::time::Instant::now();
+    eventually(LOOK_BOUND * 2, "a look by either", async || (listening.elapsed() > LOOK_BOUND).then_some(())).await;
+    assert_eq!(redis.get(KEY).await, None);
+}
