@@ -25,7 +25,7 @@ use crate::domain::secret::{AppSecret, TokenValue};
 pub const LARGEST_ANSWER: usize = 64 * 1024;
 
 /// Below the idle limits of common load balancers, so that a mint is seldom sent into a connection that is being closed.
-const IDLE_CONNECTION: Duration = Duration::from_secs(20);
+pub(super) const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 
 /// Where WeChat is and how long to wait for it.
 #[derive(Debug, Clone)]
@@ -194,22 +194,14 @@ impl Client {
     }
 }
 
-/// A client for calls of our own.
 fn http_client(connect_timeout: Duration) -> Result<reqwest::Client, ClientError> {
-    builder(connect_timeout)?
-        .user_agent(concat!("wxtoken/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|_| ClientError::Setup)
-}
-
-/// What every client of WeChat's hosts has in common.
-pub(super) fn builder(connect_timeout: Duration) -> Result<reqwest::ClientBuilder, ClientError> {
     // One provider for the process; whoever installed it first installed the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // Roots of our own, so that an image without CA certificates works.
     let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| reqwest::Certificate::from_der(root));
     let roots = roots.collect::<Result<Vec<_>, _>>().map_err(|_| ClientError::Setup)?;
-    let builder = reqwest::Client::builder()
+    reqwest::Client::builder()
+        .user_agent(concat!("wxtoken/", env!("CARGO_PKG_VERSION")))
         .tls_certs_only(roots)
         .tls_version_min(reqwest::tls::Version::TLS_1_2)
         .connect_timeout(connect_timeout)
@@ -218,8 +210,9 @@ pub(super) fn builder(connect_timeout: Duration) -> Result<reqwest::ClientBuilde
         .no_proxy()
         .referer(false)
         .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never());
-    Ok(builder)
+        .retry(reqwest::retry::never())
+        .build()
+        .map_err(|_| ClientError::Setup)
 }
 
 async fn read_response(asked: Asked<'_>, mut response: Response) -> Result<Vec<u8>, CallError> {

@@ -5,6 +5,8 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hyper_util::client::legacy::Error as ForwardError;
+
 use super::errcode::{self, Language, Text};
 use crate::domain::refresh::{CallKind, Failure, FailureClass};
 
@@ -214,10 +216,32 @@ impl From<&reqwest::Error> for CallError {
         if error.is_connect() {
             return Self::Connect(ConnectFault::of(error));
         }
-        if causes(error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)) {
-            return Self::Unreadable { what: "it is not proper HTTP" };
+        Self::of_exchange(successors(error))
+    }
+}
+
+impl From<&ForwardError> for CallError {
+    fn from(error: &ForwardError) -> Self {
+        if error.is_connect() {
+            return Self::Connect(ConnectFault::of_causes(successors(error)));
         }
-        Self::Broken
+        Self::of_exchange(successors(error))
+    }
+}
+
+impl From<&hyper::Error> for CallError {
+    fn from(error: &hyper::Error) -> Self {
+        if error.is_parse() { NOT_HTTP } else { Self::Broken }
+    }
+}
+
+/// What hyper says when bytes make no sense to it.
+const NOT_HTTP: CallError = CallError::Unreadable { what: "it is not proper HTTP" };
+
+impl CallError {
+    fn of_exchange<'a>(mut causes: impl Iterator<Item = &'a Cause>) -> Self {
+        let is_parse = |cause: &Cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+        if causes.any(is_parse) { NOT_HTTP } else { Self::Broken }
     }
 }
 
@@ -229,19 +253,28 @@ impl ConnectFault {
         if error.is_timeout() {
             return Self::TimedOut;
         }
+        Self::of_causes(successors(error))
+    }
+
+    fn of_causes<'a>(causes: impl Iterator<Item = &'a Cause>) -> Self {
         let mut kind = io::ErrorKind::Other;
-        for cause in causes(error) {
+        for cause in causes {
             match cause.downcast_ref::<rustls::Error>() {
                 Some(rustls::Error::InvalidCertificate(_)) => return Self::Certificate,
                 Some(_) => return Self::Tls,
                 None => kind = cause.downcast_ref::<io::Error>().map_or(kind, io::Error::kind),
             }
         }
-        if kind == io::ErrorKind::ConnectionRefused { Self::Refused } else { Self::Network(kind) }
+        match kind {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            other => Self::Network(other),
+        }
     }
 }
 
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &Cause> {
+/// What is behind an error, from its cause on.
+fn successors(error: &impl Error) -> impl Iterator<Item = &Cause> {
     std::iter::successors(error.source(), |cause| next_cause(*cause))
 }
 

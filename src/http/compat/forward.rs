@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::Body;
@@ -10,7 +11,8 @@ use axum::http::header::{
     TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,7 +24,7 @@ use super::permission::{Change, Shown, has_key_in_header};
 use super::query::Query;
 use super::refusal::Refusal;
 use crate::domain::timestamp::Timestamp;
-use crate::domain::token::TokenKey;
+use crate::domain::token::{TokenKey, Value};
 use crate::http::body::discard;
 use crate::live::LiveToken;
 use crate::wechat::CallError;
@@ -52,7 +54,7 @@ impl Compat {
     /// Passes a call to `path` on to WeChat; `account` is the one in the path, if one was.
     pub(super) async fn forward<B>(
         self: &Arc<Self>,
-        head: &Parts,
+        head: Parts,
         body: B,
         path: String,
         account: Option<&str>,
@@ -81,23 +83,20 @@ impl Compat {
                 change?
             }
         };
-        let headers = outgoing(&head.headers);
-        let mut call = Call { method: head.method.clone(), path, query: query.0.to_owned(), headers };
+        let query = query.0.to_owned();
+        let draft = Draft { method: head.method, path, query, headers: outgoing(head.headers) };
         match change {
-            Change::Token(key) => self.call_with_token(call, gathered, key, seat).await,
-            Change::Query(changed) => {
-                call.query = changed;
-                self.call_once(&call, gathered, seat).await
-            }
-            Change::Body(changed) => self.call_once(&call, Gathered::<B>::Whole(changed), seat).await,
-            Change::Nothing => self.call_once(&call, gathered, seat).await,
+            Change::Token(key) => self.call_with_token(draft, gathered, key, seat).await,
+            Change::Query(query) => self.call_once(Draft { query, ..draft }, gathered, seat).await,
+            Change::Body(changed) => self.call_once(draft, Gathered::<B>::Whole(changed), seat).await,
+            Change::Nothing => self.call_once(draft, gathered, seat).await,
         }
     }
 
     /// A call in which no token of ours has a part.
     async fn call_once<B>(
         &self,
-        call: &Call,
+        draft: Draft,
         gathered: Gathered<B>,
         seat: OwnedSemaphorePermit,
     ) -> Result<Response<Body>, Refusal>
@@ -105,7 +104,7 @@ impl Compat {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let answer = self.send(call, gathered).await?;
+        let answer = self.send(&draft.into_call(None)?, gathered).await?;
         Ok(incoming(Seen::unread(answer).into_response(seat)))
     }
 
@@ -133,7 +132,7 @@ impl Compat {
     /// more, if its body was kept; else the next call has the new token.
     async fn call_with_token<B>(
         self: &Arc<Self>,
-        mut call: Call,
+        draft: Draft,
         gathered: Gathered<B>,
         key: TokenKey,
         seat: OwnedSemaphorePermit,
@@ -142,15 +141,18 @@ impl Compat {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let live = self.put_in_token(&mut call, &key).await?;
+        let live = self.token_now(&key).await?;
+        let source = self.hints.path(&draft.path);
+        let mut call = draft.into_call(live.token.value.as_ref())?;
         let kept = gathered.whole().cloned();
         let sent_at = self.now();
         let seen = look_into(self.send(&call, gathered).await?).await?;
         let is_refused = seen.errcode.is_some_and(|errcode| REFUSED_TOKEN.contains(&errcode));
-        let refused = Refused { key, live, source: self.hints.path(&call.path), sent_at };
+        let refused = Refused { key, live, source, sent_at };
         match kept {
             Some(bytes) if is_refused && self.has_another(&refused).await => {
-                let live = self.put_in_token(&mut call, &refused.key).await?;
+                let live = self.token_now(&refused.key).await?;
+                put_in(&mut call.target, live.token.value.as_ref())?;
                 let answer = self.rooms.forwarder.send(&call, Payload::<Body>::Whole(bytes)).await?;
                 Ok(marked(Seen::unread(answer).into_response(seat), live.token.version, true))
             }
@@ -165,11 +167,11 @@ impl Compat {
         }
     }
 
-    async fn put_in_token(&self, call: &mut Call, key: &TokenKey) -> Result<Arc<LiveToken>, Refusal> {
-        let live = self.rooms.refresher.obtain(key, std::time::Duration::ZERO).await?;
-        let value = live.token.valid(self.now()).ok_or(Refusal::BUSY.hint("the token has just ended; ask again"))?;
-        call.query = Query(&call.query).with("access_token", value.text.expose());
-        Ok(live)
+    /// A valid token of the account.
+    async fn token_now(&self, key: &TokenKey) -> Result<Arc<LiveToken>, Refusal> {
+        let live = self.rooms.refresher.obtain(key, Duration::ZERO).await?;
+        let is_valid = live.token.valid(self.now()).is_some();
+        is_valid.then_some(live).ok_or(Refusal::BUSY.hint("the token has just ended; ask again"))
     }
 
     /// Whether there is another value now than the one that WeChat refused.
@@ -181,6 +183,41 @@ impl Compat {
         let report = self.hints.follow_up(&self.rooms, key, &value.text, *source, *sent_at).await;
         report.is_some_and(|report| report.token.token.value.as_ref().is_some_and(|now| now.text != value.text))
     }
+}
+
+/// A call before it is known what is put into it.
+struct Draft {
+    method: Method,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+}
+
+impl Draft {
+    /// The call, with this value for its access token if there is one.
+    fn into_call(self, value: Option<&Value>) -> Result<Call, Refusal> {
+        let target = target(&self.path, &self.query, value)?;
+        Ok(Call { method: self.method, target, headers: self.headers })
+    }
+}
+
+/// Puts another access token into a call.
+fn put_in(present: &mut PathAndQuery, value: Option<&Value>) -> Result<(), Refusal> {
+    *present = target(present.path(), present.query().unwrap_or_default(), value)?;
+    Ok(())
+}
+
+fn target(path: &str, query: &str, value: Option<&Value>) -> Result<PathAndQuery, Refusal> {
+    let mut target = String::with_capacity(path.len() + query.len() + 256);
+    target.push_str(path);
+    if let Some(value) = value {
+        target.push('?');
+        Query(query).write_with(&mut target, "access_token", value.text.expose());
+    } else if !query.is_empty() {
+        target.push('?');
+        target.push_str(query);
+    }
+    PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| Refusal::WRONG_URL)
 }
 
 /// A token that WeChat refused in a call.
@@ -199,22 +236,21 @@ impl From<CallError> for Refusal {
 
 /// The headers that WeChat is to see: all but those of the connection, those that are set anew, and our keys. The answer must not be
 /// compressed, or nobody could look into it.
-fn outgoing(headers: &HeaderMap) -> HeaderMap {
-    let mut outgoing = without_those_of_the_connection(headers);
+fn outgoing(mut headers: HeaderMap) -> HeaderMap {
+    remove_those_of_the_connection(&mut headers);
+    if has_key_in_header(&headers) {
+        headers.remove(AUTHORIZATION);
+    }
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
-        outgoing.remove(name);
+        headers.remove(name);
     }
-    if has_key_in_header(headers) {
-        outgoing.remove(AUTHORIZATION);
-    }
-    outgoing.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    outgoing
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers
 }
 
-fn incoming(response: Response<Body>) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
-    head.headers = without_those_of_the_connection(&head.headers);
-    Response::from_parts(head, body)
+fn incoming(mut response: Response<Body>) -> Response<Body> {
+    remove_those_of_the_connection(response.headers_mut());
+    response
 }
 
 fn marked(response: Response<Body>, version: i64, is_retried: bool) -> Response<Body> {
@@ -224,16 +260,13 @@ fn marked(response: Response<Body>, version: i64, is_retried: bool) -> Response<
     response
 }
 
-fn without_those_of_the_connection(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = headers.clone();
-    let named = headers.get_all(CONNECTION).iter().filter_map(|list| list.to_str().ok());
-    for name in named.flat_map(|list| list.split(',')) {
-        kept.remove(name.trim());
-    }
+fn remove_those_of_the_connection(headers: &mut HeaderMap) {
+    let lists: Vec<_> = headers.get_all(CONNECTION).iter().cloned().collect();
+    let named = lists.iter().filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
+    named.for_each(|name| drop(headers.remove(name.trim())));
     for name in OF_ONE_CONNECTION {
-        kept.remove(name);
+        headers.remove(name);
     }
-    kept
 }
 
 #[cfg(test)]
@@ -262,7 +295,7 @@ mod tests {
         let named = |(name, value): (&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
-        let sent = outgoing(&given.into_iter().map(named).collect());
+        let sent = outgoing(given.into_iter().map(named).collect());
         let mut names: Vec<_> =
             sent.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         names.sort();
@@ -275,6 +308,6 @@ mod tests {
         ];
         assert_eq!(names, kept);
         let foreign = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("WECHATPAY2-SHA256 x"))]);
-        assert!(outgoing(&foreign).contains_key(AUTHORIZATION));
+        assert!(outgoing(foreign).contains_key(AUTHORIZATION));
     }
 }

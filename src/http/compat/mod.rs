@@ -118,29 +118,30 @@ impl Compat {
     {
         let (head, body) = request.into_parts();
         let ambiguous = Refusal::WRONG_URL.hint("write the path as WeChat's documents do, without escapes");
-        let query = Query(head.uri.query().unwrap_or_default());
-        match place_of(head.uri.path()).unwrap_or(Place::Ambiguous) {
+        let uri = head.uri.clone();
+        let query = Query(uri.query().unwrap_or_default());
+        match place_of(uri.path()).unwrap_or(Place::Ambiguous) {
             Place::Ambiguous => Err(ambiguous),
             Place::Token => self.plain_token(&head, query).await,
             Place::TokenAlias(path) => {
                 if head.method == Method::GET && query.one("grant_type")?.is_some() {
                     self.plain_token(&head, query).await
                 } else {
-                    self.forward(&head, body, path.into_owned(), None).await
+                    self.forward(head, body, path.into_owned(), None).await
                 }
             }
             Place::StableToken => {
                 let body = self.read_object(&head, body).await?;
                 self.token(Asked::StableToken, &Credentials::in_body(&body, query)?).await
             }
-            Place::Ticket => self.ticket(&head, query, body).await,
-            Place::Api(path) => self.forward(&head, body, path.into_owned(), None).await,
+            Place::Ticket => self.ticket(head, query, body).await,
+            Place::Api(path) => self.forward(head, body, path.into_owned(), None).await,
             Place::OfAccount(appid, inner) => match *inner {
                 Place::Token => self.token_of_account(Asked::PlainToken, &head, &appid).await,
                 Place::StableToken => self.token_of_account(Asked::StableToken, &head, &appid).await,
-                Place::Ticket => self.ticket_of_account(&head, query, &appid, body).await,
+                Place::Ticket => self.ticket_of_account(head, query, &appid, body).await,
                 Place::Api(path) | Place::TokenAlias(path) => {
-                    self.forward(&head, body, path.into_owned(), Some(&appid)).await
+                    self.forward(head, body, path.into_owned(), Some(&appid)).await
                 }
                 Place::OfAccount(..) | Place::Ambiguous => Err(ambiguous),
             },
@@ -183,7 +184,7 @@ impl Compat {
     }
 
     /// A ticket for the holder of an access token. One that the account does not keep is WeChat's to give.
-    async fn ticket<B>(self: &Arc<Self>, head: &Parts, query: Query<'_>, body: B) -> Result<Response<Body>, Refusal>
+    async fn ticket<B>(self: &Arc<Self>, head: Parts, query: Query<'_>, body: B) -> Result<Response<Body>, Refusal>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -192,7 +193,7 @@ impl Compat {
         let owner = self.rooms.live.owner(&token).ok_or(Refusal::UNKNOWN_TOKEN)?;
         let appid = owner.account.appid.clone();
         let sdk = self.common_sdk(&appid);
-        match self.ticket_for(appid, &ticket_type(head, query)?, sdk).await? {
+        match self.ticket_for(appid, &ticket_type(&head, query)?, sdk).await? {
             Some(answer) => Ok(answer),
             None => self.forward(head, body, TICKET_PATH.to_owned(), None).await,
         }
@@ -200,7 +201,7 @@ impl Compat {
 
     async fn ticket_of_account<B>(
         self: &Arc<Self>,
-        head: &Parts,
+        head: Parts,
         query: Query<'_>,
         appid: &str,
         body: B,
@@ -211,7 +212,7 @@ impl Compat {
     {
         let key = self.bearer(&head.headers)?;
         let reached = self.reached(&key, appid)?;
-        match self.ticket_for(reached, &ticket_type(head, query)?, key.sdk).await? {
+        match self.ticket_for(reached, &ticket_type(&head, query)?, key.sdk).await? {
             Some(answer) => Ok(answer),
             None => self.forward(head, body, TICKET_PATH.to_owned(), Some(appid)).await,
         }

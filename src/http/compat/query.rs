@@ -36,26 +36,36 @@ impl<'a> Query<'a> {
 
     /// The query with `value` for `name`: in the place where the parameter stands, or at the end.
     pub(super) fn with(self, name: &str, value: &str) -> String {
-        let mut is_placed = false;
-        let mut pieces: Vec<Cow<'_, str>> = self
-            .pairs()
-            .map(|(pair, found, _)| {
-                if !is_named(found, name) {
-                    return Cow::Borrowed(pair);
-                }
-                is_placed = true;
-                Cow::Owned(encode(name, value))
-            })
-            .collect();
-        if !is_placed {
-            pieces.push(Cow::Owned(encode(name, value)));
-        }
-        pieces.join("&")
+        let mut query = String::with_capacity(self.0.len() + value.len() + name.len() + 2);
+        self.write_with(&mut query, name, value);
+        query
     }
-}
 
-fn encode(name: &str, value: &str) -> String {
-    format!("{name}={}", utf8_percent_encode(value, VALUE))
+    /// Writes the query with `value` for `name` to the end of `text`.
+    pub(super) fn write_with(self, text: &mut String, name: &str, value: &str) {
+        let (mut is_placed, mut is_first) = (false, true);
+        let mut write = |piece: &str, encoded: Option<&str>| {
+            if !std::mem::take(&mut is_first) {
+                text.push('&');
+            }
+            text.push_str(piece);
+            if let Some(value) = encoded {
+                text.push('=');
+                text.extend(utf8_percent_encode(value, VALUE));
+            }
+        };
+        for (pair, found, _) in self.pairs() {
+            if is_named(found, name) {
+                is_placed = true;
+                write(name, Some(value));
+            } else {
+                write(pair, None);
+            }
+        }
+        if !is_placed {
+            write(name, Some(value));
+        }
+    }
 }
 
 fn is_named(raw: &str, name: &str) -> bool {
