@@ -14,6 +14,7 @@ mod moving;
 mod outages;
 mod promises;
 mod rivals;
+mod sdk;
 mod sql_rules;
 mod store;
 #[expect(dead_code, reason = "written ahead of the server: the tests that start it use the rest")]

@@ -32,10 +32,10 @@ const CHAIN: &str = "api.weixin.qq.com.pem";
 const KEY: &str = "api.weixin.qq.com-key.pem";
 
 /// A directory with a CA that the program itself has made.
-struct Ca(TempDir);
+pub(crate) struct Ca(TempDir);
 
 impl Ca {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ca = Self(tempfile::tempdir().expect("a temporary directory can be made"));
         let output = ca.init(&[]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -50,7 +50,7 @@ impl Ca {
         run(self.0.path(), &arguments)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join("ca").join(name)
     }
 
@@ -63,7 +63,7 @@ impl Ca {
     }
 
     /// Both listeners, on ports that the system chooses.
-    fn served_by(&self, server: ServerBuilder) -> ServerBuilder {
+    pub(crate) fn served_by(&self, server: ServerBuilder) -> ServerBuilder {
         let directory = self.path("");
         server
             .env("WXTOKEN_TLS_DIR", directory.to_str().expect("it is UTF-8"))
@@ -108,8 +108,7 @@ impl Scene {
     async fn start(change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         let ca = Ca::new();
         let server = ca.served_by(change(Server::builder())).start().await;
-        let tls = announced(&server, &format!("https://{HOST} on ")).await;
-        let connect = announced(&server, " alone on http://").await;
+        let (tls, connect) = announced_listeners(&server).await;
         Self { ca, server, tls, connect }
     }
 
@@ -124,6 +123,11 @@ impl Scene {
             assert_eq!(answer.status().as_u16(), 200);
         }
     }
+}
+
+/// Where the server listens for TLS, and where for tunnels.
+pub(crate) async fn announced_listeners(server: &Server) -> (SocketAddr, SocketAddr) {
+    (announced(server, &format!("https://{HOST} on ")).await, announced(server, " alone on http://").await)
 }
 
 /// An address that the server names after `words`.
