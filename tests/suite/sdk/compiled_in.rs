@@ -17,7 +17,7 @@ enum Way {
 async fn works(runtime: Runtime, name: &str, way: Way, has_tickets: bool) {
     for line in LINES {
         let ca = Ca::new();
-        let shop = Shop::with(line, |server| ca.served_by(server)).await;
+        let shop = Shop::with(line, Some("wechatpy"), |server| ca.served_by(server)).await;
         let (tls, connect) = announced_listeners(&shop.server).await;
         let mut settings = shop.settings(Calls::Here);
         let (trust, proxy) = (ca.path("ca.pem"), format!("http://{connect}"));

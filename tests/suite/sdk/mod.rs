@@ -39,12 +39,13 @@ struct Shop {
 }
 
 impl Shop {
-    async fn open(line: Line) -> Self {
-        Self::with(line, |server| server).await
+    /// `profile` is that of the SDK which is to come, if it has one.
+    async fn open(line: Line, profile: Option<&str>) -> Self {
+        Self::with(line, profile, |server| server).await
     }
 
     /// WeChat honours no token beside the newest one of a line, so that a foreign mint ends ours at once.
-    async fn with(line: Line, change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+    async fn with(line: Line, profile: Option<&str>, change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         let database = TestDatabase::create(Kind::Sqlite).await;
         let sandbox = TestSandbox::start().await;
         sandbox.account(APPID, &json!({ "overlap_seconds": 0 }));
@@ -54,7 +55,8 @@ impl Shop {
         let account = json!({ "appid": APPID, "secret": SECRET, "mode": mode, "token_types": token_types });
         let admin = server.admin();
         admin.create_account(&account).await.expect_status(201);
-        let key = admin.create_key(&json!({ "name": "sdk", "role": "service", "accounts": [APPID] })).await;
+        let order = json!({ "name": "sdk", "role": "service", "accounts": [APPID], "sdk": profile });
+        let key = admin.create_key(&order).await;
         Self { sandbox, server, key, line, _database: database }
     }
 

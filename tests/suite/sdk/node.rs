@@ -7,7 +7,7 @@ use super::{ASK, Calls, Client, GET_TICKET, LINES, Shop, sent};
 
 async fn client(name: &str, calls: Calls) {
     for line in LINES {
-        let shop = Shop::open(line).await;
+        let shop = Shop::open(line, Some("co-wechat-api")).await;
         let script = Script::start(Runtime::Node, name, shop.settings(calls), &[]);
         Client::new(script, calls).works_on_when_its_token_is_killed(&shop).await;
     }
@@ -32,7 +32,7 @@ async fn wechat_api_calls_through_us() {
 #[tokio::test]
 async fn node_easywechat_calls_through_us() {
     for (line, is_stable) in [(Line::Stable, true), (Line::Stable, false), (Line::Plain, true), (Line::Plain, false)] {
-        let shop = Shop::open(line).await;
+        let shop = Shop::open(line, Some("easywechat")).await;
         let mut settings = shop.settings(Calls::Here);
         settings["stable"] = is_stable.into();
         let script = Script::start(Runtime::Node, "node_easywechat.js", settings, &[]);
@@ -46,7 +46,7 @@ async fn node_easywechat_calls_through_us() {
 #[tokio::test]
 async fn wechat_jssdk_signs_and_gets_another_token_when_it_is_told_to_renew() {
     for line in LINES {
-        let shop = Shop::open(line).await;
+        let shop = Shop::open(line, None).await;
         let old = shop.served("access_token").await;
         let mut script = Script::start(Runtime::Node, "wechat_jssdk.js", shop.settings(Calls::Here), &[]);
         let token = script.tell("token").await;

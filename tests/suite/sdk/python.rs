@@ -5,7 +5,7 @@ use super::{Calls, Client, LINES, Shop};
 
 async fn wechatpy(runtime: Runtime, calls: Calls) {
     for line in LINES {
-        let shop = Shop::open(line).await;
+        let shop = Shop::open(line, Some("wechatpy")).await;
         let script = Script::start(runtime, "wechatpy_base.py", shop.settings(calls), &[]);
         Client::new(script, calls).works_on_when_its_token_is_killed(&shop).await;
     }
