@@ -33,6 +33,8 @@ pub enum Sdk {
     Senparc,
     /// chanxuehong/wechat for Go.
     Chanxuehong,
+    /// wechaty's puppet for official accounts, for Node. Told its margin or less, it asks again at once, and again.
+    Wechaty,
 }
 
 /// What an SDK asked for; some keep another margin for each.
@@ -48,7 +50,7 @@ pub enum Asked {
 
 impl Sdk {
     /// Every SDK that has a profile.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::EasyWechat,
         Self::Wxjava,
         Self::Silenceper,
@@ -57,6 +59,7 @@ impl Sdk {
         Self::WechatRuby,
         Self::Senparc,
         Self::Chanxuehong,
+        Self::Wechaty,
     ];
 
     /// The profile's name.
@@ -70,6 +73,7 @@ impl Sdk {
             Self::WechatRuby => "wechat-ruby",
             Self::Senparc => "senparc",
             Self::Chanxuehong => "chanxuehong",
+            Self::Wechaty => "wechaty",
         }
     }
 
@@ -89,7 +93,7 @@ impl Sdk {
         match (self, asked) {
             (Self::EasyWechat, _) => &[(0, 0)],
             (Self::Wxjava, _) => &[(200, 200)],
-            (Self::Silenceper, Asked::StableToken) => &[(300, 300)],
+            (Self::Silenceper, Asked::StableToken) | (Self::Wechaty, _) => &[(300, 300)],
             (Self::Silenceper, Asked::PlainToken | Asked::Ticket) => &[(1_500, 1_500)],
             (Self::Wechatpy, _) => &[(60, 60)],
             (Self::CoWechatApi, _) => &[(10, 10)],
@@ -172,6 +176,7 @@ mod tests {
         assert_eq!(told(Some(Sdk::Wxjava), Asked::PlainToken, 100), 300);
         assert_eq!(told(Some(Sdk::Senparc), Asked::PlainToken, 7_000), 7_600);
         assert_eq!(told(Some(Sdk::Chanxuehong), Asked::PlainToken, 240), 250, "the step that leaves the whole");
+        assert_eq!(told(Some(Sdk::Wechaty), Asked::PlainToken, 240), 540);
     }
 
     #[test]
