@@ -8,7 +8,7 @@ settings = lines.settings
 if "tls" in settings:
     lines.lead_host_to(*settings["tls"])
 
-robot = werobot.WeRoBot(enable_session=False)
+robot = werobot.WeRoBot()
 robot.config["APP_ID"] = settings["appid"]
 robot.config["APP_SECRET"] = settings["secret"]
 lines.serve({"token": lambda: robot.client.token, "call": robot.client.get_menu})
