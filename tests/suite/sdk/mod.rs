@@ -2,6 +2,7 @@
 //! token.
 
 mod compiled_in;
+mod mirrors;
 mod node;
 mod python;
 mod script;
@@ -118,8 +119,14 @@ impl Client {
             assert!(shop.sandbox.accepts(&served));
         }
 
+        self.survives_a_foreign_mint(shop, &old).await;
+        self.goes_on(shop, &old).await;
+    }
+
+    /// The call after another system has ended the token `old`.
+    async fn survives_a_foreign_mint(&mut self, shop: &Shop, old: &str) {
         shop.mint_elsewhere();
-        assert!(!shop.sandbox.accepts(&old), "the foreign mint has ended our token");
+        assert!(!shop.sandbox.accepts(old), "the foreign mint has ended our token");
         let since = shop.last_seen();
         let expected = match self.calls {
             Calls::Here => vec![CALL],
@@ -129,7 +136,6 @@ impl Client {
         let mint = if shop.line == Line::Plain { CallKind::Token } else { CallKind::StableToken };
         let repair = [(CallKind::Business, 40_001), (CallKind::Probe, 40_001), (mint, 0), (CallKind::Business, 0)];
         assert_eq!(shop.seen_at_wechat(since), repair);
-        self.goes_on(shop, &old).await;
     }
 
     /// Nothing of the repair is left over: the next call is one call.

@@ -53,6 +53,10 @@ impl CacheServer {
         panic!("the test's own {kind:?} server did not start");
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn password(&self) -> &str {
         self.password.as_deref().unwrap_or_default()
     }
