@@ -61,6 +61,8 @@ impl PathRules {
 
     /// Whether `path` may be called: it is allowed, and not denied.
     pub fn allow(&self, path: &str) -> bool {
+        // Whether WeChat minds a slash at the end is not known.
+        let path = path.trim_end_matches('/');
         (self.allowed.is_empty() || self.allowed.iter().any(|pattern| pattern.matches(path)))
             && !self.denied.iter().any(|pattern| pattern.matches(path))
     }
@@ -96,6 +98,7 @@ mod tests {
         for (path, may) in [
             ("/cgi-bin/message/custom/send", true),
             ("/CGI-BIN/Message/custom/send", true),
+            ("/cgi-bin/menu/get/", true),
             ("/cgi-bin/message/mass/send", false),
             ("/cgi-bin/message/MASS/send", false),
             ("/cgi-bin/menu/get", true),
@@ -108,6 +111,8 @@ mod tests {
         assert!(PathRules::default().allow("/anything"));
         let denying = PathRules::parse([], ["/cgi-bin/menu/*"]).unwrap();
         assert!(denying.allow("/sns/jscode2session") && !denying.allow("/cgi-bin/menu/create"));
+        let exact = PathRules::parse([], ["/cgi-bin/menu/delete"]).unwrap();
+        assert!(!exact.allow("/cgi-bin/menu/delete/"));
         let nothing = PathRules::parse([], ["/*"]).unwrap();
         assert!(!nothing.allow("/cgi-bin/menu/create"));
     }

@@ -17,8 +17,10 @@ const LEAST_TOLD: u64 = 61;
 /// An SDK that keeps a margin before the end that it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sdk {
-    /// `EasyWeChat` 5 and 6 for PHP, node-easywechat, and `PowerWeChat` for Go.
+    /// `EasyWeChat` 6 for PHP and node-easywechat.
     EasyWechat,
+    /// `PowerWeChat` for Go, and `EasyWeChat` 5 for PHP.
+    PowerWechat,
     /// `WxJava` where it caches in memory or with Redisson. Its plain Redis store keeps no margin.
     Wxjava,
     /// silenceper/wechat for Go.
@@ -50,8 +52,9 @@ pub enum Asked {
 
 impl Sdk {
     /// Every SDK that has a profile.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::EasyWechat,
+        Self::PowerWechat,
         Self::Wxjava,
         Self::Silenceper,
         Self::Wechatpy,
@@ -66,6 +69,7 @@ impl Sdk {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::EasyWechat => "easywechat",
+            Self::PowerWechat => "powerwechat",
             Self::Wxjava => "wxjava",
             Self::Silenceper => "silenceper",
             Self::Wechatpy => "wechatpy",
@@ -91,7 +95,8 @@ impl Sdk {
     /// The seconds that the SDK subtracts from a number above so much, the greatest first. A number above none of them it does not take.
     const fn margins(self, asked: Asked) -> &'static [(u64, u64)] {
         match (self, asked) {
-            (Self::EasyWechat, _) => &[(0, 0)],
+            (Self::EasyWechat, _) | (Self::PowerWechat, Asked::PlainToken | Asked::StableToken) => &[(0, 0)],
+            (Self::PowerWechat, Asked::Ticket) => &[(500, 500)],
             (Self::Wxjava, _) => &[(200, 200)],
             (Self::Silenceper, Asked::StableToken) | (Self::Wechaty, _) => &[(300, 300)],
             (Self::Silenceper, Asked::PlainToken | Asked::Ticket) => &[(1_500, 1_500)],

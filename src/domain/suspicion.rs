@@ -15,8 +15,8 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// How long a caller can be kept waiting for the next question; SDKs give up after three seconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What to do about a hint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What to do about a hint. The later, the stricter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Advice {
     /// Ask WeChat now.
     Verify,
@@ -34,6 +34,11 @@ pub struct FalseAlarms {
 }
 
 impl FalseAlarms {
+    /// One alarm, whatever came before it: the least pause between two questions about one token.
+    pub const fn single(now: Timestamp) -> Self {
+        Self { count: 1, last_at: now }
+    }
+
     fn pause(self) -> Duration {
         match self.count.checked_sub(1) {
             None => Duration::ZERO,

@@ -21,7 +21,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::domain::account::{Account, AppId, TokenType};
-use crate::domain::key::{Action, Key, Role};
+use crate::domain::key::Key;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Token, TokenKey, Value};
 use crate::store::account::{AccountChange, SealedSecret};
@@ -148,11 +148,10 @@ impl LiveView {
         self.limits_paths.load(Ordering::Relaxed)
     }
 
-    /// The usable service keys that can read tokens of this account.
-    pub fn readers(&self, appid: &str, now: Timestamp) -> Vec<Arc<Key>> {
-        let may_read =
-            |key: &&Arc<Key>| key.role == Role::Service && key.is_usable(now) && key.allows(Action::TokenRead, appid);
-        self.keys.load().values().filter(may_read).cloned().collect()
+    /// Whether any key, usable or not, passes `test`.
+    pub fn any_key(&self, test: impl FnMut(&Key) -> bool) -> bool {
+        let mut test = test;
+        self.keys.load().values().any(|key| test(key))
     }
 
     /// How many accounts there are.

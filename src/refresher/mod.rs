@@ -165,7 +165,7 @@ pub struct Refresher {
     reach: Reach,
     first_uses: Flights<TokenKey, Token>,
     refreshes: Flights<obtain::Order, Refreshed>,
-    repairs: Flights<TokenKey, Verdict>,
+    repairs: Flights<TokenKey, repair::Found>,
     verdicts: Mutex<HashMap<TokenKey, repair::RecentVerdict>>,
     tasks: TaskTracker,
     stop: CancellationToken,

@@ -39,6 +39,7 @@ impl Verdict {
 }
 
 /// The answer to a report.
+#[derive(Clone)]
 pub struct Report {
     /// What became of the value.
     pub verdict: Verdict,
@@ -48,8 +49,16 @@ pub struct Report {
 
 pub(super) struct RecentVerdict {
     version: i64,
-    reached_at: Timestamp,
+    /// When the question was begun. An answer says nothing of what was seen after that.
+    began_at: Timestamp,
     verdict: Result<Verdict, RefreshError>,
+}
+
+/// What one look brought to all who waited for it.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    verdict: Verdict,
+    began_at: Timestamp,
 }
 
 impl Refresher {
@@ -104,27 +113,42 @@ impl Refresher {
         trigger: Trigger,
         seen_at: Timestamp,
     ) -> Result<Verdict, RefreshError> {
-        if let Some(verdict) = self.recent_verdict(key, version, seen_at) {
-            return verdict;
-        }
-        let refresher = Arc::clone(self);
-        let reported = key.clone();
-        let work = || async move {
-            // The flight before this one may have landed between our look and our start.
-            if let Some(verdict) = refresher.recent_verdict(&reported, version, seen_at) {
+        // Whoever joins a look that was begun before the refusal was seen has a second one, unless the first found the token dead.
+        for _ in 0..2 {
+            if let Some(verdict) = self.recent_verdict(key, version, seen_at) {
                 return verdict;
             }
-            let verdict = refresher.examine(&reported, version, trigger).await;
-            // What went wrong on our side says nothing about the token, and may be over with the next report.
-            let said = |error: &RefreshError| {
-                matches!(error, RefreshError::Call(_) | RefreshError::Exhausted(_) | RefreshError::BackingOff(_))
-            };
-            if verdict.as_ref().err().is_none_or(said) {
-                refresher.remember(reported, version, verdict.clone());
+            let (refresher, reported) = (Arc::clone(self), key.clone());
+            let look = || async move { refresher.look(reported, version, trigger, seen_at).await };
+            let found = self.repairs.join(key.clone(), &self.tasks, look).await?;
+            if found.verdict != Verdict::StillValid || found.began_at > seen_at {
+                return Ok(found.verdict);
             }
-            verdict
+        }
+        Ok(Verdict::StillValid)
+    }
+
+    async fn look(
+        self: Arc<Self>,
+        key: TokenKey,
+        version: i64,
+        trigger: Trigger,
+        seen_at: Timestamp,
+    ) -> Result<Found, RefreshError> {
+        let began_at = self.clock.now();
+        // The flight before this one may have landed between our look and our start.
+        if let Some(verdict) = self.recent_verdict(&key, version, seen_at) {
+            return verdict.map(|verdict| Found { verdict, began_at });
+        }
+        let verdict = self.examine(&key, version, trigger).await;
+        // What went wrong on our side says nothing about the token, and may be over with the next report.
+        let said = |error: &RefreshError| {
+            matches!(error, RefreshError::Call(_) | RefreshError::Exhausted(_) | RefreshError::BackingOff(_))
         };
-        self.repairs.join(key.clone(), &self.tasks, work).await
+        if verdict.as_ref().err().is_none_or(said) {
+            self.remember(key, version, began_at, verdict.clone());
+        }
+        verdict.map(|verdict| Found { verdict, began_at })
     }
 
     /// Asks WeChat about a token, and replaces it if it is dead. A ticket cannot be probed; it is fetched again, which brings the same one if
@@ -177,14 +201,14 @@ impl Refresher {
         seen_at: Timestamp,
     ) -> Option<Result<Verdict, RefreshError>> {
         let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = verdicts.get(key).filter(|recent| recent.version == version && recent.reached_at > seen_at)?;
+        let recent = verdicts.get(key).filter(|recent| recent.version == version && recent.began_at > seen_at)?;
         Some(recent.verdict.clone())
     }
 
-    fn remember(&self, key: TokenKey, version: i64, verdict: Result<Verdict, RefreshError>) {
-        let reached_at = self.clock.now();
+    fn remember(&self, key: TokenKey, version: i64, began_at: Timestamp, verdict: Result<Verdict, RefreshError>) {
+        let now = self.clock.now();
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        verdicts.retain(|_, recent| reached_at < recent.reached_at.plus(VERDICT_LIFE));
-        verdicts.insert(key, RecentVerdict { version, reached_at, verdict });
+        verdicts.retain(|_, recent| now < recent.began_at.plus(VERDICT_LIFE));
+        verdicts.insert(key, RecentVerdict { version, began_at, verdict });
     }
 }

@@ -136,7 +136,7 @@ impl Refresher {
     }
 
     /// Whether the database was away when it was last asked for due tokens.
-    pub(super) fn database_is_away(&self) -> bool {
+    pub fn database_is_away(&self) -> bool {
         self.database_is_away.load(Ordering::Relaxed)
     }
 

@@ -1,6 +1,5 @@
 //! Bodies on their way through us: kept while they are small, passed on piece by piece when they are not.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +12,14 @@ use axum::http::{Response, StatusCode};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use memchr::memmem;
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
+use super::seats::Seat;
 use crate::http::body::{MOST_DISCARDED, discard};
+use crate::http::{BODY_DEADLINE, LARGEST_BODY};
 use crate::wechat::CallError;
 use crate::wechat::forward::Answer;
 
@@ -54,33 +55,49 @@ impl<B> Gathered<B> {
     }
 }
 
-/// Reads a body as far as it is kept.
+/// Reads a body as far as it is kept. The pieces are copied: each of them would hold the whole buffer that it was read into.
 pub(super) async fn gather<B>(mut body: Pin<Box<B>>, limits: BodyLimits) -> Result<Gathered<B>, Refusal>
 where
     B: HttpBody<Data = Bytes>,
 {
-    let (announced, mut begun, mut length) = (body.size_hint().lower(), VecDeque::new(), 0);
+    let announced = body.size_hint().lower();
     if announced > limits.largest {
         discard(&mut body).await;
         return Err(too_large(limits.largest));
     }
-    while announced <= limits.kept && length <= limits.kept {
+    let mut begun = BytesMut::new();
+    while announced <= limits.kept && begun.len() as u64 <= limits.kept {
+        if body.is_end_stream() {
+            return Ok(Gathered::Whole(begun.freeze()));
+        }
         let frame = timeout(limits.patience, body.frame())
             .await
             .map_err(|_| Refusal::BUSY.hint(format!("no more of the body came for {} s", limits.patience.as_secs())))?;
         match frame {
-            None => return Ok(Gathered::Whole(join(begun))),
+            None => return Ok(Gathered::Whole(begun.freeze())),
             Some(Err(_)) => return Err(Refusal::BUSY.hint("the body broke off before its end")),
-            Some(Ok(frame)) => {
-                if let Ok(piece) = frame.into_data() {
-                    length += piece.len() as u64;
-                    begun.push_back(piece);
-                }
-            }
+            Some(Ok(frame)) => begun.extend_from_slice(frame.data_ref().map_or(&[], Bytes::as_ref)),
         }
     }
-    let left = limits.largest.saturating_sub(length);
-    Ok(Gathered::Begun(Upload { begun, body, left, excess: Arc::default(), discarded: 0 }))
+    let left = limits.largest.saturating_sub(begun.len() as u64);
+    Ok(Gathered::Begun(Upload { begun: begun.freeze(), body, left, excess: Arc::default(), discarded: 0 }))
+}
+
+/// Reads a body that must be small, within 10 s in all; `otherwise` is the answer to one that is not.
+pub(super) async fn read_small<B>(body: Pin<Box<B>>, otherwise: Refusal) -> Result<Bytes, Refusal>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let limits = BodyLimits { kept: LARGEST_BODY as u64, largest: u64::MAX, patience: BODY_DEADLINE };
+    let late = Refusal::BUSY.hint("the body did not arrive within 10 seconds");
+    match timeout(BODY_DEADLINE, gather(body, limits)).await.map_err(|_| late)?? {
+        Gathered::Whole(bytes) => Ok(bytes),
+        Gathered::Begun(mut upload) => {
+            discard(&mut upload).await;
+            Err(otherwise)
+        }
+    }
 }
 
 /// The refusal of a body that is larger than `largest` bytes.
@@ -88,23 +105,9 @@ pub(super) fn too_large(largest: u64) -> Refusal {
     Refusal::TOO_LARGE.hint(format!("at most {largest} bytes are forwarded (WXTOKEN_FORWARD_LARGEST)"))
 }
 
-fn join(mut pieces: VecDeque<Bytes>) -> Bytes {
-    match pieces.pop_front() {
-        Some(only) if pieces.is_empty() => only,
-        first => first
-            .into_iter()
-            .chain(pieces)
-            .fold(BytesMut::new(), |mut whole, piece| {
-                whole.extend_from_slice(&piece);
-                whole
-            })
-            .freeze(),
-    }
-}
-
 /// A body of which the beginning was read, as it is sent on.
 pub(super) struct Upload<B> {
-    begun: VecDeque<Bytes>,
+    begun: Bytes,
     body: Pin<Box<B>>,
     /// How many more bytes are passed on.
     left: u64,
@@ -148,8 +151,8 @@ where
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(piece) = self.begun.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        if !self.begun.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.begun)))));
         }
         if self.excess.load(Ordering::Relaxed) {
             return self.poll_discard(cx);
@@ -171,8 +174,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let begun: u64 = self.begun.iter().map(|piece| piece.len() as u64).sum();
-        let rest = self.body.size_hint();
+        let (begun, rest) = (self.begun.len() as u64, self.body.size_hint());
         let mut hint = SizeHint::new();
         hint.set_lower(begun + rest.lower());
         if let Some(upper) = rest.upper() {
@@ -184,9 +186,9 @@ where
 
 /// An answer on its way to the caller. The seat is given back when it ends, or when the caller hangs up.
 struct Download {
-    begun: VecDeque<Bytes>,
+    begun: Bytes,
     rest: Answer,
-    _seat: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 impl HttpBody for Download {
@@ -194,8 +196,8 @@ impl HttpBody for Download {
     type Error = CallError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
-        if let Some(piece) = self.begun.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        if !self.begun.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.begun)))));
         }
         Pin::new(&mut self.rest).poll_frame(cx)
     }
@@ -213,21 +215,21 @@ impl HttpBody for Download {
 /// An answer of which as much was read as tells whether it is a refusal.
 pub(super) struct Seen {
     answer: Response<Answer>,
-    begun: VecDeque<Bytes>,
+    begun: Bytes,
     /// WeChat's code, if the answer has one.
     pub(super) errcode: Option<i64>,
 }
 
 impl Seen {
     /// The answer as it goes to the caller.
-    pub(super) fn into_response(self, seat: OwnedSemaphorePermit) -> Response<Body> {
+    pub(super) fn into_response(self, seat: Seat) -> Response<Body> {
         let begun = self.begun;
         self.answer.map(|rest| Body::new(Download { begun, rest, _seat: seat }))
     }
 
     /// An answer that is not looked into.
     pub(super) fn unread(answer: Response<Answer>) -> Self {
-        Self { answer, begun: VecDeque::new(), errcode: None }
+        Self { answer, begun: Bytes::new(), errcode: None }
     }
 }
 
@@ -238,24 +240,23 @@ struct Outcome {
 
 /// Looks for WeChat's code in an answer that is short and an object; anything else is passed on at once.
 pub(super) async fn look_into(mut answer: Response<Answer>) -> Result<Seen, CallError> {
-    let mut begun = VecDeque::new();
-    let mut length = 0;
     if answer.status() != StatusCode::OK || answer.body().size_hint().lower() > LONGEST_REFUSAL as u64 {
         return Ok(Seen::unread(answer));
     }
-    while let Some(frame) = answer.body_mut().frame().await {
-        if let Ok(piece) = frame?.into_data() {
-            length += piece.len();
-            begun.push_back(piece);
-        }
-        if length > LONGEST_REFUSAL || !begun.front().is_none_or(|first| begins_an_object(first)) {
-            return Ok(Seen { answer, begun, errcode: None });
+    let mut begun = BytesMut::new();
+    while !answer.body().is_end_stream()
+        && let Some(frame) = answer.body_mut().frame().await
+    {
+        begun.extend_from_slice(frame?.data_ref().map_or(&[], Bytes::as_ref));
+        if begun.len() > LONGEST_REFUSAL || !begins_an_object(&begun) {
+            return Ok(Seen { answer, begun: begun.freeze(), errcode: None });
         }
     }
-    let whole = join(begun);
-    let text = whole.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&whole);
-    let errcode = serde_json::from_slice::<Outcome>(text).ok().and_then(|outcome| outcome.errcode);
-    Ok(Seen { answer, begun: VecDeque::from([whole]), errcode })
+    let text = begun.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&begun);
+    // Only what holds the word is worth reading.
+    let is_outcome = memmem::find(text, b"errcode").is_some();
+    let errcode = is_outcome.then(|| serde_json::from_slice::<Outcome>(text).ok()).flatten();
+    Ok(Seen { answer, begun: begun.freeze(), errcode: errcode.and_then(|outcome| outcome.errcode) })
 }
 
 fn begins_an_object(piece: &[u8]) -> bool {

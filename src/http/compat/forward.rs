@@ -1,5 +1,6 @@
 //! Passing a call on to WeChat: changed where it shows a credential of ours, made again where its token turns out to be dead.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,14 +16,16 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use bytes::Bytes;
 use http_body::Body as HttpBody;
-use tokio::sync::OwnedSemaphorePermit;
+use memchr::memmem;
 
 use super::Compat;
-use super::bodies::{BodyLimits, Gathered, Seen, gather, look_into, too_large};
-use super::hints::Source;
-use super::permission::{Change, Shown, has_key_in_header};
+use super::bodies::{Gathered, Seen, gather, look_into, read_small, too_large};
+use super::hints::{Hint, Source};
+use super::permission::{Change, Shown};
 use super::query::Query;
 use super::refusal::Refusal;
+use super::seats::Seat;
+use crate::domain::secret::AppSecret;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{TokenKey, Value};
 use crate::http::body::discard;
@@ -37,6 +40,9 @@ pub(super) const RETRIED: HeaderName = HeaderName::from_static("x-wxtoken-retrie
 
 /// WeChat's codes for a token that is no good: superseded, malformed or unknown, expired.
 const REFUSED_TOKEN: [i64; 3] = [40_001, 40_014, 42_001];
+/// The methods that WeChat's calls have, and browsers' question before one.
+const FORWARDED: [Method; 7] =
+    [Method::GET, Method::POST, Method::HEAD, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 /// Headers that are about one connection (RFC 9110, 7.6.1), besides those that `Connection` names.
 const OF_ONE_CONNECTION: [HeaderName; 9] = [
     CONNECTION,
@@ -63,49 +69,84 @@ impl Compat {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let seat = Arc::clone(&self.seats).try_acquire_owned();
-        let seat = seat.map_err(|_| Refusal::BUSY.hint("too many calls are being forwarded; ask again"))?;
-        let limits = BodyLimits { patience: self.rooms.forwarder.patience(), ..self.limits };
-        let mut gathered = gather(Box::pin(body), limits).await?;
+        if !FORWARDED.contains(&head.method) {
+            return Err(Refusal::WRONG_PARAMETER.hint("this method is not forwarded"));
+        }
         let query = Query(head.uri.query().unwrap_or_default());
-        let shown = Shown { headers: &head.headers, query, path: &path, body: gathered.whole() };
-        let change = match account {
-            Some(appid) => self.change_of_account(&shown, appid),
-            None => self.change(&shown),
-        };
-        let change = match (change, gathered) {
-            (Err(refusal), Gathered::Begun(mut upload)) => {
-                discard(&mut upload).await;
-                return Err(refusal);
-            }
-            (change, kept) => {
-                gathered = kept;
-                change?
-            }
-        };
+        let shown = Shown { headers: &head.headers, query, path: &path };
+        let Judged { change, gathered, seat } = self.judge(&shown, account, Box::pin(body)).await?;
         let query = query.0.to_owned();
         let draft = Draft { method: head.method, path, query, headers: outgoing(head.headers) };
         match change {
             Change::Token(key) => self.call_with_token(draft, gathered, key, seat).await,
-            Change::Query(query) => self.call_once(Draft { query, ..draft }, gathered, seat).await,
-            Change::Body(changed) => self.call_once(draft, Gathered::<B>::Whole(changed), seat).await,
-            Change::Nothing => self.call_once(draft, gathered, seat).await,
+            Change::Query(_, query, secret) => {
+                self.call_once(Draft { query, ..draft }, gathered, seat, Some(&secret)).await
+            }
+            Change::Body(_, changed, secret) => {
+                self.call_once(draft, Gathered::<B>::Whole(changed), seat, Some(&secret)).await
+            }
+            Change::Nothing => self.call_once(draft, gathered, seat, None).await,
         }
     }
 
-    /// A call in which no token of ours has a part.
+    /// Who calls and whether they may, before a seat is taken or more of the body is kept than credentials take.
+    async fn judge<B>(
+        &self,
+        shown: &Shown<'_>,
+        account: Option<&str>,
+        mut body: Pin<Box<B>>,
+    ) -> Result<Judged<B>, Refusal>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let judged = match account {
+            Some(appid) => self.change_of_account(shown, appid).map(Some),
+            None => self.change(shown).await,
+        };
+        match judged {
+            Ok(Some(change)) => {
+                let seat = self.seats.take(change.account())?;
+                let gathered = gather(body, self.limits).await?;
+                gathered.whole().map_or(Ok(()), |whole| self.check_no_key(whole))?;
+                Ok(Judged { change, gathered, seat })
+            }
+            Ok(None) => {
+                let whole = read_small(body, Refusal::TOKEN_MISSING).await?;
+                let change = self.change_of_body(shown, &whole)?;
+                let seat = self.seats.take(change.account())?;
+                Ok(Judged { change, gathered: Gathered::Whole(Bytes::new()), seat })
+            }
+            Err(refusal) => {
+                discard(&mut body).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// A call in which no token of ours has a part. No header of the answer repeats the secret that it was made with.
     async fn call_once<B>(
         &self,
         draft: Draft,
         gathered: Gathered<B>,
-        seat: OwnedSemaphorePermit,
+        seat: Seat,
+        secret: Option<&AppSecret>,
     ) -> Result<Response<Body>, Refusal>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let answer = self.send(&draft.into_call(None)?, gathered).await?;
-        Ok(incoming(Seen::unread(answer).into_response(seat)))
+        let mut response = incoming(Seen::unread(answer).into_response(seat), false);
+        if let Some(secret) = secret {
+            let repeats = |value: &HeaderValue| memmem::find(value.as_bytes(), secret.expose().as_bytes()).is_some();
+            let names: Vec<_> =
+                response.headers().iter().filter(|(_, value)| repeats(value)).map(|(name, _)| name.clone()).collect();
+            for name in names {
+                response.headers_mut().remove(name);
+            }
+        }
+        Ok(response)
     }
 
     async fn send<B>(&self, call: &Call, gathered: Gathered<B>) -> Result<Response<Answer>, Refusal>
@@ -135,7 +176,7 @@ impl Compat {
         draft: Draft,
         gathered: Gathered<B>,
         key: TokenKey,
-        seat: OwnedSemaphorePermit,
+        seat: Seat,
     ) -> Result<Response<Body>, Refusal>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -145,23 +186,23 @@ impl Compat {
         let source = self.hints.path(&draft.path);
         let mut call = draft.into_call(live.token.value.as_ref())?;
         let kept = gathered.whole().cloned();
-        let sent_at = self.now();
         let seen = look_into(self.send(&call, gathered).await?).await?;
-        let is_refused = seen.errcode.is_some_and(|errcode| REFUSED_TOKEN.contains(&errcode));
-        let refused = Refused { key, live, source, sent_at };
+        let version = live.token.version;
+        if !seen.errcode.is_some_and(|errcode| REFUSED_TOKEN.contains(&errcode)) {
+            return Ok(marked(seen.into_response(seat), version, false));
+        }
+        let refused = Refused { key, live, source, seen_at: self.now() };
         match kept {
-            Some(bytes) if is_refused && self.has_another(&refused).await => {
+            Some(bytes) if self.has_another(&refused).await => {
                 let live = self.token_now(&refused.key).await?;
                 put_in(&mut call.target, live.token.value.as_ref())?;
                 let answer = self.rooms.forwarder.send(&call, Payload::<Body>::Whole(bytes)).await?;
                 Ok(marked(Seen::unread(answer).into_response(seat), live.token.version, true))
             }
-            kept => {
-                let version = refused.live.token.version;
-                if is_refused && kept.is_none() {
-                    let compat = Arc::clone(self);
-                    tokio::spawn(async move { compat.has_another(&refused).await });
-                }
+            Some(_) => Ok(marked(seen.into_response(seat), version, false)),
+            None => {
+                let compat = Arc::clone(self);
+                tokio::spawn(async move { compat.has_another(&refused).await });
                 Ok(marked(seen.into_response(seat), version, false))
             }
         }
@@ -176,13 +217,21 @@ impl Compat {
 
     /// Whether there is another value now than the one that WeChat refused.
     async fn has_another(&self, refused: &Refused) -> bool {
-        let Refused { key, live, source, sent_at } = refused;
-        let Some(value) = &live.token.value else {
+        let Some(value) = &refused.live.token.value else {
             return false;
         };
-        let report = self.hints.follow_up(&self.rooms, key, &value.text, *source, *sent_at).await;
+        let Refused { key, source, seen_at, .. } = refused;
+        let hint = Hint { key, value: &value.text, source: *source, seen_at: *seen_at };
+        let report = self.hints.follow_up(&self.rooms, hint).await;
         report.is_some_and(|report| report.token.token.value.as_ref().is_some_and(|now| now.text != value.text))
     }
+}
+
+/// A call that may be made.
+struct Judged<B> {
+    change: Change,
+    gathered: Gathered<B>,
+    seat: Seat,
 }
 
 /// A call before it is known what is put into it.
@@ -225,7 +274,7 @@ struct Refused {
     key: TokenKey,
     live: Arc<LiveToken>,
     source: Source,
-    sent_at: Timestamp,
+    seen_at: Timestamp,
 }
 
 impl From<CallError> for Refusal {
@@ -234,29 +283,28 @@ impl From<CallError> for Refusal {
     }
 }
 
-/// The headers that WeChat is to see: all but those of the connection, those that are set anew, and our keys. The answer must not be
+/// The headers that WeChat is to see: all but those of the connection, those that are set anew, and credentials. The answer must not be
 /// compressed, or nobody could look into it.
 fn outgoing(mut headers: HeaderMap) -> HeaderMap {
     remove_those_of_the_connection(&mut headers);
-    if has_key_in_header(&headers) {
-        headers.remove(AUTHORIZATION);
-    }
-    for name in [HOST, CONTENT_LENGTH, EXPECT] {
+    // WeChat asks for no `Authorization`; whatever is in it was meant for us.
+    for name in [HOST, CONTENT_LENGTH, EXPECT, AUTHORIZATION] {
         headers.remove(name);
     }
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers
 }
 
-fn incoming(mut response: Response<Body>) -> Response<Body> {
-    remove_those_of_the_connection(response.headers_mut());
+fn incoming(mut response: Response<Body>, is_retried: bool) -> Response<Body> {
+    let headers = response.headers_mut();
+    remove_those_of_the_connection(headers);
+    headers.insert(RETRIED, HeaderValue::from_static(if is_retried { "true" } else { "false" }));
     response
 }
 
 fn marked(response: Response<Body>, version: i64, is_retried: bool) -> Response<Body> {
-    let mut response = incoming(response);
+    let mut response = incoming(response, is_retried);
     response.headers_mut().insert(VERSION, HeaderValue::from(version));
-    response.headers_mut().insert(RETRIED, HeaderValue::from_static(if is_retried { "true" } else { "false" }));
     response
 }
 
@@ -307,7 +355,5 @@ mod tests {
             "x-custom: 2",
         ];
         assert_eq!(names, kept);
-        let foreign = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("WECHATPAY2-SHA256 x"))]);
-        assert!(outgoing(foreign).contains_key(AUTHORIZATION));
     }
 }

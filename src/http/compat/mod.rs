@@ -10,9 +10,11 @@
 //! | body of `stable_token` | 64 KiB, within 10 s | 47001, -1 |
 //! | body that is passed on | 2 GiB (`WXTOKEN_FORWARD_LARGEST`) | 45001 |
 //! | body that is kept, to make the call again | 2 MiB (`WXTOKEN_FORWARD_KEPT`) | the call is not made again |
-//! | body in which a virtual secret is looked for | 64 KiB | 41001 |
-//! | calls that are passed on at once | 1,024 (`WXTOKEN_FORWARD_CONCURRENCY`) | -1 |
-//! | silence of the caller, or of WeChat | 30 s (`WXTOKEN_FORWARD_TIMEOUT`) | -1, or the answer ends |
+//! | body that is to show a virtual secret | 64 KiB, within 10 s | 41001, -1 |
+//! | calls that are passed on at once | 1,024 (`WXTOKEN_FORWARD_CONCURRENCY`), half of them of one account | -1 |
+//! | silence of the caller, or of WeChat | 30 s (`WXTOKEN_FORWARD_TIMEOUT`), up to twice that during an upload | -1, or the answer ends |
+//! | a whole call | none, while something moves | |
+//! | waiting until a supposedly dead token was looked into | 2.5 s for an ask, 8 s for a call | the answer as it is |
 //! | connecting to WeChat | 3 s | -1 |
 //! | idle connections to WeChat | 256 a host, 20 s | closed |
 //! | answer that is looked into for a refused token | 4 KiB, a JSON object | passed on |
@@ -27,6 +29,7 @@ mod permission;
 mod place;
 mod query;
 mod refusal;
+mod seats;
 mod tokens;
 
 use std::panic::AssertUnwindSafe;
@@ -39,15 +42,15 @@ use axum::http::{HeaderValue, Method, Request, Response};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body::Body as HttpBody;
-use tokio::sync::Semaphore;
 
-use self::bodies::{BodyLimits, Gathered, gather};
+use self::bodies::{BodyLimits, read_small};
 use self::hints::Hints;
 use self::place::{Place, place_of};
 use self::query::Query;
 use self::refusal::Refusal;
+use self::seats::Seats;
 use self::tokens::Credentials;
-use super::{BODY_DEADLINE, LARGEST_BODY, Rooms};
+use super::Rooms;
 use crate::domain::sdk::Asked;
 use crate::domain::timestamp::Timestamp;
 
@@ -68,8 +71,8 @@ pub struct ForwardLimits {
 /// Serves WeChat's paths.
 pub(super) struct Compat {
     rooms: Arc<Rooms>,
-    hints: Hints,
-    seats: Arc<Semaphore>,
+    hints: Arc<Hints>,
+    seats: Arc<Seats>,
     limits: BodyLimits,
 }
 
@@ -93,7 +96,7 @@ impl Compat {
     pub(super) fn new(rooms: Arc<Rooms>) -> Arc<Self> {
         let ForwardLimits { concurrency, largest, kept } = rooms.forward_limits;
         let limits = BodyLimits { kept, largest, patience: rooms.forwarder.patience() };
-        Arc::new(Self { hints: Hints::default(), seats: Arc::new(Semaphore::new(concurrency)), limits, rooms })
+        Arc::new(Self { hints: Arc::default(), seats: Seats::new(concurrency), limits, rooms })
     }
 
     fn now(&self) -> Timestamp {
@@ -152,7 +155,7 @@ impl Compat {
         if head.method != Method::GET {
             return Err(Refusal::GET_REQUIRED);
         }
-        if query.one("access_token")?.is_some() || permission::has_key_in_header(&head.headers) {
+        if query.one("access_token")?.is_some() || self.has_key_in_header(&head.headers) {
             return Err(Refusal::WRONG_PARAMETER.hint("there are credentials in two places; send appid and secret"));
         }
         self.token(Asked::PlainToken, &Credentials::in_query(query)?).await
@@ -161,20 +164,15 @@ impl Compat {
     async fn read_object<B>(&self, head: &Parts, body: B) -> Result<Bytes, Refusal>
     where
         B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
     {
         if head.method != Method::POST {
             return Err(Refusal::POST_REQUIRED);
         }
-        if permission::has_key_in_header(&head.headers) {
+        if self.has_key_in_header(&head.headers) {
             return Err(Refusal::WRONG_PARAMETER.hint("there are credentials in two places; send appid and secret"));
         }
-        let largest = LARGEST_BODY as u64;
-        let limits = BodyLimits { kept: largest, largest, patience: BODY_DEADLINE };
-        let late = Refusal::BUSY.hint("the body did not arrive within 10 seconds");
-        match tokio::time::timeout(BODY_DEADLINE, gather(Box::pin(body), limits)).await.map_err(|_| late)?? {
-            Gathered::Whole(bytes) => Ok(bytes),
-            Gathered::Begun(_) => Err(Refusal::WRONG_FORMAT.hint("the body is larger than 64 KiB")),
-        }
+        read_small(Box::pin(body), Refusal::WRONG_FORMAT.hint("the body is larger than 64 KiB")).await
     }
 
     async fn token_of_account(&self, asked: Asked, head: &Parts, appid: &str) -> Result<Response<Body>, Refusal> {
@@ -190,8 +188,11 @@ impl Compat {
         B::Error: Into<BoxError>,
     {
         let token = query.one("access_token")?.ok_or(Refusal::TOKEN_MISSING)?;
-        let owner = self.rooms.live.owner(&token).ok_or(Refusal::UNKNOWN_TOKEN)?;
+        let owner = self.owner(&token).await.ok_or(Refusal::UNKNOWN_TOKEN)?;
         let appid = owner.account.appid.clone();
+        if !self.someone_may_call(&appid, TICKET_PATH) {
+            return Err(permission::path_denied());
+        }
         let sdk = self.common_sdk(&appid);
         match self.ticket_for(appid, &ticket_type(&head, query)?, sdk).await? {
             Some(answer) => Ok(answer),
@@ -212,6 +213,9 @@ impl Compat {
     {
         let key = self.bearer(&head.headers)?;
         let reached = self.reached(&key, appid)?;
+        if !key.paths.allow(TICKET_PATH) {
+            return Err(permission::path_denied());
+        }
         match self.ticket_for(reached, &ticket_type(&head, query)?, key.sdk).await? {
             Some(answer) => Ok(answer),
             None => self.forward(head, body, TICKET_PATH.to_owned(), Some(appid)).await,

@@ -71,11 +71,21 @@ fn place(path: Cow<'_, str>) -> Place<'_> {
         Place::StableToken
     } else if bare.eq_ignore_ascii_case("/cgi-bin/ticket/getticket") {
         Place::Ticket
+    } else if may_mint(bare) {
+        Place::Ambiguous
     } else if ends_with_token(bare) {
         Place::TokenAlias(path)
     } else {
         Place::Api(path)
     }
+}
+
+/// Whether a path begins like one that mints: what WeChat makes of the rest is not known.
+fn may_mint(path: &str) -> bool {
+    let mut segments = path.split('/').skip(1);
+    let is_cgi = segments.next().is_some_and(|first| first.eq_ignore_ascii_case("cgi-bin"));
+    let second = segments.next().unwrap_or_default().to_ascii_lowercase();
+    is_cgi && (second.starts_with("token") || second.starts_with("stable_token"))
 }
 
 fn of_account(path: &str) -> Option<(&str, &str)> {
@@ -170,6 +180,10 @@ mod tests {
             "/cgi-bin/token;jsessionid=1",
             "/cgi-bin/%00",
             "/wx/wx1/cgi-bin/%74oken",
+            "/cgi-bin/token/x",
+            "/cgi-bin/token,",
+            "/cgi-bin/Stable_Token=",
+            "/cgi-bin/token.json",
         ] {
             assert_eq!(place_of(path), Some(Place::Ambiguous), "{path}");
         }

@@ -10,11 +10,12 @@ use axum::http::{HeaderValue, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::hints::Hint;
 use super::query::Query;
 use super::refusal::Refusal;
 use super::{CONTENT_TYPE_OF_WECHAT, Compat};
 use crate::domain::account::{AppId, TokenType};
-use crate::domain::key::{Action, Key};
+use crate::domain::key::{Action, Key, Role};
 use crate::domain::sdk::{Asked, Sdk, told_to};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::TokenKey;
@@ -102,10 +103,14 @@ impl Compat {
         if is_hint
             && key.actions.contains(Action::TokenReport)
             && let Some(value) = &live.token.value
-            && let Some(report) =
-                self.hints.follow_up(&self.rooms, &token_key, &value.text, super::hints::Source::Ask, asked_at).await
         {
-            live = report.token;
+            let source = self.hints.ask(key);
+            let hint = Hint { key: &token_key, value: &value.text, source, seen_at: asked_at };
+            live = match self.hints.follow_up(&self.rooms, hint).await {
+                Some(report) => report.token,
+                // It may have been found dead, and nothing put in its place.
+                None => self.rooms.refresher.obtain(&token_key, Duration::ZERO).await?,
+            };
         }
         let now = self.now();
         let (text, seconds) = tell(&live, key.sdk, asked, now)?;
@@ -132,12 +137,18 @@ impl Compat {
         Ok(Some(answer(&json!({ "errcode": 0, "errmsg": "ok", "ticket": text, "expires_in": seconds }))))
     }
 
-    /// The profile for a request that shows no key: the one that all keys have which reach the account.
+    /// The profile for a request that shows no key: the one that all keys have which can read the account's tokens.
     pub(super) fn common_sdk(&self, appid: &AppId) -> Option<Sdk> {
-        let readers = self.rooms.live.readers(appid.as_str(), self.now());
-        let first = readers.first()?.sdk;
-        first.filter(|_| readers.iter().all(|key| key.sdk == first))
+        let (now, mut first) = (self.now(), None);
+        let differs =
+            self.rooms.live.any_key(|key| is_reader(key, appid, now) && *first.get_or_insert(key.sdk) != key.sdk);
+        first.flatten().filter(|_| !differs)
     }
+}
+
+/// Whether a service shows this key to read tokens of the account.
+pub(super) fn is_reader(key: &Key, appid: &AppId, now: Timestamp) -> bool {
+    key.role == Role::Service && key.is_usable(now) && key.allows(Action::TokenRead, appid.as_str())
 }
 
 /// A value and the seconds that a client is told.

@@ -125,3 +125,49 @@ async fn asking_again_for_a_token_that_was_replaced_is_no_hint() {
     assert!(shop.sandbox.accepts(&fresh));
     assert!(shop.calls_of(CallKind::Probe).is_empty());
 }
+
+#[tokio::test]
+async fn a_question_without_an_answer_keeps_nobody_waiting_for_long() {
+    let shop = Shop::open().await;
+    let first = shop.token().await;
+    shop.sandbox.faults(APPID, &json!([{ "kind": "hang_before", "calls": ["probe"] }]));
+    let began = Instant::now();
+    assert_eq!(shop.token().await, first);
+    for _ in 0..20 {
+        assert_eq!(shop.token().await, first);
+    }
+    // The first waits for two and a half seconds, those after it for the same ones.
+    assert!(began.elapsed().as_secs() < 6, "{:?}", began.elapsed());
+    assert_eq!(shop.calls_of(CallKind::Probe).len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_was_found_dead_is_not_handed_out_for_want_of_another() {
+    let shop = Shop::open().await;
+    let first = shop.token().await;
+    shop.kill();
+    shop.sandbox.faults(APPID, &json!([{ "kind": "busy", "calls": ["stable_token"] }]));
+    let reply = shop.ask(&shop.key).await;
+    super::refused(&reply, -1, "system error, hint: [wxtoken: there is no valid token");
+    shop.sandbox.faults(APPID, &json!([]));
+    let fresh = eventually(super::BOUND, "another token", async || {
+        shop.ask(&shop.key).await.body["access_token"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(fresh != first && shop.sandbox.accepts(&fresh));
+}
+
+#[tokio::test]
+async fn another_keys_false_alarms_do_not_hide_a_dead_token() {
+    let shop = Shop::open().await;
+    let busy = shop.service_key(&json!({ "accounts": [APPID] })).await;
+    let first = shop.token().await;
+    // A client that asks for every call has driven its own pause up.
+    let began = Instant::now();
+    while began.elapsed().as_secs() < 4 {
+        assert_eq!(access_token(&shop.ask(&busy).await), first);
+    }
+    shop.kill();
+    let second = shop.token().await;
+    assert!(second != first && shop.sandbox.accepts(&second));
+}

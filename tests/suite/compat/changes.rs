@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use wxtoken::wechat::sandbox::CallKind;
 
 use super::{APPID, Shop, refused};
-use crate::support::api::Reply;
-use crate::support::sandbox::SECRET;
+use crate::support::api::{Api, Reply};
+use crate::support::database::{Kind, TestDatabase};
+use crate::support::process::Server;
+use crate::support::sandbox::{SECRET, TestSandbox};
 
 #[tokio::test]
 async fn a_call_keeps_its_method_query_headers_and_body() {
@@ -110,7 +112,7 @@ async fn what_shows_nothing_of_ours_goes_nowhere() {
         ("/cgi-bin/menu/get?access_token=84_somebody_elses", 40_001),
         ("/cgi-bin/menu/get?access_token=", 40_001),
         ("/sns/jscode2session?appid=wxforeign&secret=0123456789abcdef0123456789abcdef&js_code=x", 40_125),
-        ("/sns/oauth2/refresh_token?appid=wxforeign&refresh_token=x", 41_001),
+        ("/sns/oauth2/refresh_token?appid=wxforeign&refresh_token=x", 40_013),
         (&format!("/sns/jscode2session?appid=wxforeign&secret={key}&js_code=x"), 40_013),
         (&format!("/sns/jscode2session?secret={key}&js_code=x"), 41_002),
         (&format!("/cgi-bin/component/api_component_token?appid={APPID}"), 41_001),
@@ -194,4 +196,107 @@ async fn an_answer_that_only_looks_like_a_refusal_passes_unchanged() {
     let reply = shop.post(&format!("/cgi-bin/echo/x?access_token={token}"), "{\"errcode\":40001}").await;
     assert_eq!((&reply.body["errcode"], reply.header("x-wxtoken-retried")), (&json!(0), "false"));
     assert!(shop.calls_of(CallKind::Probe).is_empty());
+}
+
+#[tokio::test]
+async fn no_credential_of_ours_is_sent_to_wechat() {
+    // An operator may choose an admin key that does not look like ours.
+    let chosen = "correct-horse-battery-staple-0123456789";
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let sandbox = TestSandbox::start().await;
+    let server =
+        Server::builder().database(&database).wechat(sandbox.url()).env("WXTOKEN_ADMIN_KEY", chosen).start().await;
+    sandbox.account(APPID, &json!({}));
+    let admin = Api::new(&server.base_url(), chosen);
+    admin.create_account(&json!({ "appid": APPID, "secret": SECRET })).await.expect_status(201);
+    let reply = admin.get(&format!("/wx/{APPID}/cgi-bin/echo/x")).await;
+    assert_eq!(reply.body["headers"]["authorization"], Value::Null, "{}", reply.text);
+    let token = admin.token(APPID, "access_token").await.body["value"].as_str().expect("text").to_owned();
+    refused(&admin.get(&format!("/cgi-bin/echo/x?access_token={token}")).await, 40_035, "invalid parameter");
+    let key = admin.create_key(&json!({ "name": "x", "role": "service", "accounts": [APPID] })).await;
+    let service = admin.with_key(&key);
+    let calls = sandbox.sandbox.log(0, None).len();
+    let body = json!({ "appid": APPID, "appsecret": key }).to_string();
+    let quota = service.request(Method::POST, &format!("/wx/{APPID}/cgi-bin/clear_quota/v2")).body(body);
+    refused(&Reply::of(quota).await, 40_035, "invalid parameter");
+    let form =
+        admin.keyless(Method::POST, &format!("/cgi-bin/echo/x?access_token={token}")).body(format!("a=1&secret={key}"));
+    refused(&Reply::of(form).await, 40_035, "invalid parameter");
+    refused(
+        &Reply::of(admin.keyless(Method::GET, &format!("/sns/userinfo?access_token={key}"))).await,
+        40_001,
+        "invalid cred",
+    );
+    let hidden = format!("{{\"appid\":\"{APPID}\",\"secret\":\"\\u0077{}\",\"note\":\"{key}\"}}", &key[1..]);
+    let hidden = admin.keyless(Method::POST, "/cgi-bin/echo/x").body(hidden);
+    refused(&Reply::of(hidden).await, 47_001, "data format error");
+    assert_eq!(sandbox.sandbox.log(0, None).len(), calls, "WeChat heard of none of them");
+}
+
+#[tokio::test]
+async fn nothing_that_might_mint_is_passed_on() {
+    let shop = Shop::open().await;
+    shop.token().await;
+    let calls = shop.sandbox.sandbox.log(0, None).len();
+    let query = format!("appid={APPID}&secret={}", shop.key);
+    for path in ["/cgi-bin/token/x", "/cgi-bin/token,", "/cgi-bin/stable_token/x", "/cgi-bin/Token.json"] {
+        refused(&shop.get(&format!("{path}?grant_type=client_credential&{query}")).await, 40_066, "invalid url");
+    }
+    let elsewhere = shop.get(&format!("/cgi-bin/gettoken?grant_type=client_credential&{query}")).await;
+    refused(&elsewhere, 40_066, "invalid url");
+    let body = json!({ "grant_type": "client_credential", "appid": APPID, "secret": shop.key }).to_string();
+    refused(&shop.post("/cgi-bin/gettoken", body).await, 40_066, "invalid url");
+    let traced = shop.admin.with_key(&shop.key).request(Method::TRACE, &format!("/wx/{APPID}/cgi-bin/echo/x"));
+    refused(&Reply::of(traced).await, 40_035, "invalid parameter");
+    assert_eq!(shop.sandbox.sandbox.log(0, None).len(), calls, "WeChat heard of none of them");
+}
+
+#[tokio::test]
+async fn rules_hold_for_tickets_slashes_and_after_a_revocation() {
+    let shop = Shop::with(&json!({ "token_types": ["jsapi_ticket"] }), |server| server).await;
+    let token = shop.token().await;
+    let keys = shop.admin.get("/v1/keys").await.body;
+    let free =
+        keys["items"].as_array().expect("a list").iter().find(|key| key["role"] == "service").expect("it is there");
+    let rules = json!({ "name": "x", "role": "service", "accounts": [APPID], "deny_paths": ["/cgi-bin/menu/delete", "/cgi-bin/ticket/*"] });
+    let made = shop.admin.post("/v1/keys", &rules).await.expect_status(201).body;
+    let limited = shop.admin.with_key(made["key"].as_str().expect("shown once"));
+    refused(&limited.get(&format!("/wx/{APPID}/cgi-bin/menu/delete/")).await, 48_001, "api unauthorized");
+    refused(
+        &limited.get(&format!("/wx/{APPID}/cgi-bin/ticket/getticket?type=jsapi")).await,
+        48_001,
+        "api unauthorized",
+    );
+    shop.admin.delete(&format!("/v1/keys/{}", free["id"].as_str().expect("an id"))).await.expect_status(204);
+    let ticket = format!("/cgi-bin/ticket/getticket?type=jsapi&access_token={token}");
+    refused(&shop.get(&ticket).await, 48_001, "api unauthorized");
+    // A token does not open more when the key that it was given to is gone.
+    shop.admin.delete(&format!("/v1/keys/{}", made["id"].as_str().expect("an id"))).await.expect_status(204);
+    refused(&shop.get(&format!("/cgi-bin/menu/delete?access_token={token}")).await, 48_001, "api unauthorized");
+}
+
+#[tokio::test]
+async fn a_token_that_another_instance_has_just_fetched_is_ours() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let sandbox = TestSandbox::start().await;
+    let start = async || {
+        Server::builder().database(&database).wechat(sandbox.url()).env("WXTOKEN_FORCED_GAP", "1s").start().await
+    };
+    let (one, other) = (start().await, start().await);
+    sandbox.account(APPID, &json!({ "force_gap_seconds": 1 }));
+    one.admin().create_account(&json!({ "appid": APPID, "secret": SECRET })).await.expect_status(201);
+    for _ in 0..3 {
+        // The gap between two forced refreshes has to be over.
+        let refreshed = crate::support::wait::eventually(super::BOUND, "a new token", async || {
+            let reply = one.admin().refresh(APPID, "access_token", true).await;
+            (reply.status == 200).then_some(reply.body)
+        })
+        .await;
+        let value = refreshed["token"]["value"].as_str().expect("text");
+        let path = format!("/cgi-bin/echo/x?access_token={value}");
+        let reply = Reply::of(other.admin().keyless(Method::GET, &path)).await;
+        assert_eq!(reply.body["errcode"], 0, "{}", reply.text);
+    }
+    let unknown = Reply::of(other.admin().keyless(Method::GET, "/cgi-bin/echo/x?access_token=nobodys")).await;
+    refused(&unknown, 40_001, "invalid credential");
 }
