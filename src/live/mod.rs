@@ -12,6 +12,7 @@ mod order;
 mod poll;
 mod values;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -207,6 +208,7 @@ impl LiveView {
             let (account, secret) = (account.clone(), secret.clone());
             Arc::new(LiveAccount { account, secret, removed, revision, known_at: Instant::now(), tokens })
         };
+        let comes_back = Cell::new(false);
         let supersedes =
             |held: &LiveAccount| held.revision < revision || (held.revision > revision && held.known_at < asked);
         self.accounts.pin().update_or_insert_with(
@@ -215,6 +217,7 @@ impl LiveView {
                 if !supersedes(held) {
                     return Arc::clone(held);
                 }
+                comes_back.set((held.removed || !held.account.enabled) && !removed && account.enabled);
                 if held.revision > revision {
                     self.went_back.store(true, Ordering::Relaxed);
                 }
@@ -222,6 +225,17 @@ impl LiveView {
             },
             || fresh(Arc::default()),
         );
+        if comes_back.get() {
+            self.tell_of(&account.appid);
+        }
+    }
+
+    /// Tells of all tokens of an account: who was told of a change while it was not in use had nothing to look at.
+    fn tell_of(&self, appid: &AppId) {
+        for token_type in TokenType::ALL {
+            // Nobody may be listening.
+            let _ = self.changes.send(TokenKey::new(appid.clone(), token_type));
+        }
     }
 
     /// Takes in a token's state as the database had it when it was `asked`, or later. One of an account that is not known yet is passed over;

@@ -244,9 +244,8 @@ pub(super) async fn look_into(mut answer: Response<Answer>) -> Result<Seen, Call
         return Ok(Seen::unread(answer));
     }
     let mut begun = BytesMut::new();
-    while !answer.body().is_end_stream()
-        && let Some(frame) = answer.body_mut().frame().await
-    {
+    // To its very end: only then is the connection ready for the next call.
+    while let Some(frame) = answer.body_mut().frame().await {
         begun.extend_from_slice(frame?.data_ref().map_or(&[], Bytes::as_ref));
         if begun.len() > LONGEST_REFUSAL || !begins_an_object(&begun) {
             return Ok(Seen { answer, begun: begun.freeze(), errcode: None });

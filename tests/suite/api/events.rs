@@ -205,6 +205,18 @@ async fn who_begins_hears_of_what_comes_and_an_account_that_is_gone_is_silent() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_in_use_again_is_told_of() {
+    let house = House::open().await;
+    house.register("wx1", json!({})).await;
+    house.value("wx1").await;
+    house.admin.patch("/v1/accounts/wx1", &json!({ "enabled": false })).await.expect_status(200);
+    let mut subscriber = Subscriber::to(&house.admin, Some("0")).await;
+    house.admin.patch("/v1/accounts/wx1", &json!({ "enabled": true })).await.expect_status(200);
+    // In stable mode WeChat names the same value again, which is no change.
+    assert_eq!(subscriber.change(AT_ONCE).await, ("wx1".to_owned(), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_hears_of_its_accounts_until_it_is_revoked() {
     let house = House::open().await;
     house.with_accounts(&["wx1", "wx2"]).await;
