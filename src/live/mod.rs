@@ -41,6 +41,8 @@ pub struct LiveView {
     accounts: papaya::HashMap<AppId, Arc<LiveAccount>>,
     keys: ArcSwap<HashMap<[u8; 32], Arc<Key>>>,
     synced_at: AtomicI64,
+    /// When the last look that agreed with the database began, by a clock that nobody sets.
+    asked_at: Mutex<Option<Instant>>,
     /// The database was found to have an older state than it once had: a copy was restored. Everything must be read again.
     went_back: AtomicBool,
     /// Tokens that the database had and has lost by going back; they are to be stored again.
@@ -58,6 +60,7 @@ impl Default for LiveView {
             accounts: papaya::HashMap::default(),
             keys: ArcSwap::default(),
             synced_at: AtomicI64::default(),
+            asked_at: Mutex::default(),
             went_back: AtomicBool::default(),
             forgotten: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_HELD),
@@ -168,6 +171,18 @@ impl LiveView {
     /// When the view last agreed with the database; zero before the first time.
     pub fn synced_at(&self) -> Timestamp {
         Timestamp::from_millis(self.synced_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether everything that was stored before `since` is in the view: the database was asked after that, and answered.
+    pub fn has_asked_since(&self, since: Instant) -> bool {
+        self.asked_at.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|asked| asked > since)
+    }
+
+    /// Notes a look that began then, by either clock, and agreed with the database.
+    fn note_agreement(&self, now: Timestamp, asked: Instant) {
+        self.synced_at.store(now.as_millis(), Ordering::Relaxed);
+        let mut latest = self.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *latest = (*latest).max(Some(asked));
     }
 
     /// Hears of every token whose value changes from now on, whoever obtained it. It says which; what it is now stands here. Who falls

@@ -35,14 +35,15 @@ impl LiveView {
             // The row that does not read may be that of anything that we hold.
             self.forget_others(&told.accounts, &told.tokens, asked);
         }
-        self.synced_at.store(now.as_millis(), Ordering::Relaxed);
+        self.note_agreement(now, asked);
         Ok(())
     }
 
     /// Takes in what changed since the last time, this instance's own changes too.
     pub async fn catch_up(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
-        self.take_in(store, self.synced_at().minus(OVERLAP), Instant::now()).await?;
-        self.synced_at.store(now.as_millis(), Ordering::Relaxed);
+        let asked = Instant::now();
+        self.take_in(store, self.synced_at().minus(OVERLAP), asked).await?;
+        self.note_agreement(now, asked);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::place::{Found, Stays};
 use crate::domain::mirror::{Compared, Entry};
 use crate::domain::timestamp::Timestamp;
 
-/// How long something that is not known to be older is left alone: by then the view has every value that another instance can have written.
+/// How long something that is not known to be older is left alone at least: until then the view of whoever wrote it may still be on its way here.
 pub(super) const RESPECT: Duration = Duration::from_secs(3);
 /// How much longer than it should a copy may stay. Rounding and the way to the target take some of it.
 const TOO_LONG: Duration = Duration::from_secs(2);
@@ -41,8 +41,15 @@ struct Remembered {
 }
 
 impl Memory {
-    /// Judges what was found under the key of `entry`.
-    pub(super) fn judge(&mut self, entry: &Entry, found: Option<&Found>, life: Duration) -> Verdict {
+    /// Judges what was found under the key of `entry`. `has_asked_since` says whether the view has everything that was stored before a time: without
+    /// the database it has not, however long that takes, and what is not known may be newer.
+    pub(super) fn judge(
+        &mut self,
+        entry: &Entry,
+        found: Option<&Found>,
+        life: Duration,
+        has_asked_since: impl Fn(Instant) -> bool,
+    ) -> Verdict {
         let Some(found) = found else {
             return Verdict::Write;
         };
@@ -56,7 +63,7 @@ impl Memory {
         }
         match &remembered.strange {
             Some((body, since)) if **body == found.body => {
-                if since.elapsed() >= RESPECT {
+                if since.elapsed() >= RESPECT && has_asked_since(*since) {
                     Verdict::Write
                 } else {
                     Verdict::Wait

@@ -9,9 +9,13 @@
 //!
 //! # Never an older value over a newer one
 //!
-//! The view of an instance may be up to 2 s behind another's. So a value is written only over what was read a moment before (the targets compare and
-//! set), and only if that is known to be older: it is the value before this one, or this worker wrote it itself. Anything else may be newer than what
-//! this instance knows. It is looked at again after 3 s, when the view has caught up, and replaced if it is still there and still not what it should be.
+//! The view of an instance may be up to 2 s behind another's, and without the database it is behind for as long as that lasts. So a value is written only
+//! over what was read a moment before, and only if that is known to be older: it is the value before this one, or this worker wrote it itself. Anything
+//! else may be newer than what this instance knows. It is replaced if 3 s later it is still there, the database was asked meanwhile and has answered, and
+//! it is still not what it should be.
+//!
+//! Redis and Memcached compare and set. A file system does not: between the reading of a file and the renaming another instance's write can be lost, and
+//! the next look finds it.
 //!
 //! # What stays behind
 //!

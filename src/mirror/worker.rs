@@ -121,7 +121,8 @@ impl Worker {
         for (entry, found) in entries.iter().zip(&found) {
             // The answer may have taken its time.
             let Some(life) = entry.life(self.clock.now()) else { continue };
-            let wait = match self.memory.judge(entry, found.as_ref(), life) {
+            let has_asked_since = |since| self.live.has_asked_since(since);
+            let wait = match self.memory.judge(entry, found.as_ref(), life, has_asked_since) {
                 Verdict::Right => {
                     self.memory.confirm(entry, found.as_ref());
                     continue;

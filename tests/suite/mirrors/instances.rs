@@ -10,6 +10,7 @@ use super::{AT_ONCE, BOUND, LOOK_BOUND, has, rotate, value};
 use crate::support::cache_server::{CacheKind, CacheServer};
 use crate::support::database::{Kind, TestDatabase};
 use crate::support::process::Server;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::sandbox::TestSandbox;
 use crate::support::wait::eventually;
 
@@ -82,6 +83,54 @@ async fn two_instances_never_put_an_older_token_over_a_newer_one() {
         assert_eq!(once.len(), seen.len(), "a value came back: {seen:?}");
         assert!(seen.iter().all(Option::is_some) && seen.len() >= ROUNDS, "{} values", seen.len());
     }
+}
+
+/// An instance without the database is behind for as long as that lasts, not for some seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_without_the_database_puts_no_older_token_over_a_newer_one() {
+    let (database, sandbox) = (TestDatabase::create(Kind::Postgres).await, TestSandbox::start().await);
+    let (proxy, url) = Proxy::in_front_of(database.url());
+    let builder = || Server::builder().database(&database).wechat(sandbox.url());
+    let cut_off = builder().env("DATABASE_URL", &url).start().await;
+    let sound = builder().start().await;
+    let admin = sound.admin();
+    sandbox.account("wx1", &json!({}));
+    super::super::promises::register(&admin, "wx1", "plain", json!(["access_token"])).await;
+    let first = value(&admin, "wx1", "access_token").await;
+    let redis = Arc::new(CacheServer::start(CacheKind::Redis).await);
+    let order = json!({ "format": "wxjava", "target": redis.target() });
+    admin.post("/v1/accounts/wx1/mirrors", &order).await.expect_status(201);
+    eventually(LOOK_BOUND, "a look by the instance that will be cut off", async || {
+        let listed = cut_off.admin().get("/v1/accounts/wx1/mirrors").await.expect_status(200).body;
+        (listed["items"][0]["health"]["state"] == "ok").then_some(())
+    })
+    .await;
+    proxy.set(Fault::Cut);
+    let stop = Arc::new(AtomicBool::new(false));
+    let watching = tokio::spawn(watch(Arc::clone(&redis), KEY.to_owned(), Arc::clone(&stop)));
+    let mut values = vec![first.clone()];
+    for _ in 0..3 {
+        values.push(rotate(&admin, "wx1").await);
+        has(&redis, KEY, values.last().expect("it was pushed"), AT_ONCE).await;
+        // Long enough for a look by the other one, and another when it has waited.
+        tokio::time::sleep(LOOK_BOUND).await;
+    }
+    assert_eq!(value(&cut_off.admin(), "wx1", "access_token").await, first, "it has heard of nothing");
+    assert!(proxy.struck_by(Fault::Cut) > 0);
+    proxy.heal();
+    let latest = values.last().expect("it was pushed");
+    eventually(BOUND, "it to hear of the latest", async || {
+        (value(&cut_off.admin(), "wx1", "access_token").await == *latest).then_some(())
+    })
+    .await;
+    // Now it may replace what nobody knows.
+    sound.terminate();
+    redis.set(KEY, "nobody's").await;
+    has(&redis, KEY, latest, LOOK_BOUND + Duration::from_secs(4)).await;
+    stop.store(true, Ordering::Relaxed);
+    let seen: Vec<_> = watching.await.expect("it watched").into_iter().flatten().collect();
+    values.extend(["nobody's".to_owned(), latest.clone()]);
+    assert_eq!(seen, values);
 }
 
 #[tokio::test(flavor = "multi_thread")]
