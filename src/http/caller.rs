@@ -80,6 +80,11 @@ impl<A> Caller<A> {
         self.context.language
     }
 
+    /// Refuses a key that lacks an action which the route needs on top of its own.
+    pub(super) fn check_action(&self, action: Action) -> Result<(), Problem> {
+        if self.key.actions.contains(action) { Ok(()) } else { Err(Problem::insufficient_scope(action)) }
+    }
+
     /// Refuses an account that did not stand in the path and that the key does not reach.
     pub(super) fn check_reach(&self, appid: &AppId) -> Result<(), Problem> {
         if self.key.accounts.contains(appid.as_str()) { Ok(()) } else { Err(Problem::out_of_scope()) }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::shown;
 use crate::domain::Invalid;
 use crate::domain::account::AppId;
+use crate::domain::key::Action;
 use crate::domain::mirror::{Address, ConfiguredSecret, Layout, LayoutFields, MOST_MIRRORS, Mirror, NewMirror, Target};
 use crate::http::Rooms;
 use crate::http::body::{Parameters, Submitted};
@@ -150,6 +151,8 @@ async fn create(
     State(rooms): State<Arc<Rooms>>,
     Submitted(order): Submitted<Order>,
 ) -> Result<(StatusCode, Json<MirrorView>), Problem> {
+    // A mirror hands tokens out, to a server of the caller's choice.
+    caller.check_action(Action::TokenRead)?;
     let new = order.check(appid, &rooms)?;
     if rooms.live.mirrors().has_rival_of(&new) {
         let detail = "another mirror writes the same key at this place; remove it first, or choose another key, prefix or database";

@@ -57,6 +57,27 @@ async fn bad_orders_are_refused_with_the_field_and_are_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_is_made_by_whoever_may_read_tokens_too() {
+    let stage = Stage::set().await;
+    stage.register("wx1", &["access_token"]).await;
+    let key = async |actions: Value| {
+        let order = json!({ "name": "test", "role": "service", "accounts": ["*"], "actions": actions });
+        let made = stage.admin.post("/v1/keys", &order).await.expect_status(201).body;
+        stage.admin.with_key(made["key"].as_str().expect("a key"))
+    };
+    let order = json!({ "format": "wxjava", "target": "redis://127.0.0.1:1" });
+    let writer = key(json!(["account:read", "account:write"])).await;
+    let refused = writer.post(PATH, &order).await.expect_problem(403, "insufficient_scope");
+    assert!(refused.header("www-authenticate").contains("scope=\"token:read\""), "{}", refused.text);
+    assert_eq!(writer.get(PATH).await.expect_status(200).body["items"], json!([]));
+    let both = key(json!(["token:read", "account:write"])).await;
+    let made = both.post(PATH, &order).await.expect_status(201).body;
+    // What was made anybody who may change the account can end.
+    let path = format!("{PATH}/{}", made["id"].as_str().expect("an id"));
+    writer.delete(&path).await.expect_status(204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_mirrors_never_fight_over_a_key() {
     let stage = Stage::set().await;
     stage.register("wx1", &["access_token"]).await;
