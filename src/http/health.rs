@@ -78,7 +78,7 @@ fn describe(rooms: &Rooms, now: Timestamp) -> String {
         ("unstored", format!("{} answers of WeChat wait for the database", rooms.refresher.unstored())),
         ("clock", describe_clock(rooms.clock.reading(), now)),
         ("accounts", rooms.live.count_accounts().to_string()),
-        ("mirrors", rooms.live.mirrors().describe(|appid| rooms.live.account(appid.as_str()).is_some())),
+        ("mirrors", rooms.live.mirrors().describe(&rooms.live.mirrors_in_use())),
         ("scheduler", format!("looked for due tokens {} ms ago", rooms.refresher.since_last_turn().as_millis())),
         ("restarts", rooms.restarts.describe()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),

@@ -5,14 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::domain::account::AppId;
-use crate::domain::mirror::{Mirror, NewMirror};
+use crate::domain::mirror::Mirror;
 use crate::domain::timestamp::Timestamp;
 use crate::store::mirror::MirrorChange;
-
-/// The most failing targets that are named in one line.
-const MOST_NAMED: usize = 5;
 
 /// How a mirror is doing, as this instance sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,6 +51,7 @@ impl MirrorState {
 
 struct Held {
     revision: i64,
+    known_at: Instant,
     mirror: Option<Arc<Mirror>>,
 }
 
@@ -78,50 +76,52 @@ impl MirrorBoard {
         self.directory.get().map(PathBuf::as_path)
     }
 
-    /// Hears of changes in the set of mirrors.
+    /// Hears of changes in the set of mirrors, and of accounts that come or go.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 
-    /// Takes in states that the database has, or had a moment ago.
-    pub fn publish(&self, changes: impl IntoIterator<Item = MirrorChange>) {
+    /// Takes in states as the database had them when it was `asked`, or later. Tells whether it has an older one than it had before: then a copy was
+    /// restored.
+    pub(super) fn publish(&self, changes: impl IntoIterator<Item = MirrorChange>, asked: Instant) -> bool {
         let mut held = self.lock();
-        let mut has_news = false;
+        let (mut has_news, mut went_back) = (false, false);
         for MirrorChange { id, revision, mirror } in changes {
-            if held.get(&id).is_none_or(|held| held.revision < revision) {
-                has_news |= mirror.is_some() || held.contains_key(&id);
-                held.insert(id, Held { revision, mirror: mirror.map(Arc::new) });
+            let before = held.get(&id);
+            let is_older = before.is_some_and(|held| held.revision > revision && held.known_at < asked);
+            if is_older || before.is_none_or(|held| held.revision < revision) {
+                has_news |= mirror.is_some() || before.is_some();
+                went_back |= is_older;
+                held.insert(id, Held { revision, known_at: Instant::now(), mirror: mirror.map(Arc::new) });
             }
         }
         drop(held);
         if has_news {
-            self.changes.send_replace(());
+            self.tell();
+        }
+        went_back
+    }
+
+    /// Lets go of what the database did not have when it was `asked` for everything it has.
+    pub(super) fn forget_others(&self, told: &HashSet<String>, asked: Instant) {
+        let mut held = self.lock();
+        let before = held.len();
+        held.retain(|id, held| told.contains(id) || held.known_at > asked);
+        let has_lost = held.len() < before;
+        drop(held);
+        if has_lost {
+            self.tell();
         }
     }
 
-    /// Takes in everything that the database has, and lets go of everything else: it may have been replaced by an older copy.
-    pub fn replace(&self, all: Vec<MirrorChange>) {
-        let told: HashMap<&str, i64> = all.iter().map(|change| (change.id.as_str(), change.revision)).collect();
-        let mut held = self.lock();
-        let before = held.len();
-        // An older state than the one held is taken in anew.
-        held.retain(|id, held| told.get(id.as_str()).is_some_and(|revision| *revision >= held.revision));
-        let has_lost = held.len() < before;
-        drop(held);
-        self.publish(all);
-        if has_lost {
-            self.changes.send_replace(());
-        }
+    /// Has whoever follows the mirrors look at all of them again.
+    pub(super) fn tell(&self) {
+        self.changes.send_replace(());
     }
 
     /// Every mirror that is not removed.
-    pub fn all(&self) -> Vec<Arc<Mirror>> {
+    pub(super) fn all(&self) -> Vec<Arc<Mirror>> {
         self.lock().values().filter_map(|held| held.mirror.clone()).collect()
-    }
-
-    /// Whether another mirror, of whatever account, writes a key of this one at the same place.
-    pub fn has_rival_of(&self, new: &NewMirror) -> bool {
-        self.all().iter().any(|mirror| new.collides_with(mirror))
     }
 
     /// How a mirror is doing.
@@ -135,32 +135,18 @@ impl MirrorBoard {
     }
 
     /// Forgets how mirrors that are gone were doing.
-    pub fn forget_others(&self, kept: &[Arc<Mirror>]) {
+    pub fn forget_statuses(&self, kept: &[Arc<Mirror>]) {
         let kept: HashSet<&str> = kept.iter().map(|mirror| mirror.id.as_str()).collect();
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| kept.contains(id.as_str()));
     }
 
-    /// One line on all of them: `2 of 3 are as they should be; failing: redis://10.0.0.7:6379/0 since 2026-…`.
-    pub fn describe(&self, appids_in_use: impl Fn(&AppId) -> bool) -> String {
-        let mirrors: Vec<_> = self.all().into_iter().filter(|mirror| appids_in_use(&mirror.appid)).collect();
-        let (mut sound, mut failing) = (0, BTreeMap::new());
-        for mirror in &mirrors {
-            let status = self.status(&mirror.id);
-            match status.state {
-                MirrorState::Ok => sound += 1,
-                MirrorState::Failing => drop(failing.insert(mirror.target.place(), status.failing_since)),
-                MirrorState::Pending => {}
-            }
-        }
-        let line = format!("{sound} of {} are as they should be", mirrors.len());
-        let names = failing.iter().take(MOST_NAMED).map(|(place, since)| {
-            since.map_or_else(|| place.clone(), |since| format!("{place} since {}", since.to_rfc3339()))
-        });
-        let names = names.collect::<Vec<_>>().join(", ");
-        match failing.len() {
+    /// One line on these, `2 of 3 are as they should be; 1 failing`. It names no place: anybody may read it.
+    pub fn describe(&self, mirrors: &[Arc<Mirror>]) -> String {
+        let count = |state| mirrors.iter().filter(|mirror| self.status(&mirror.id).state == state).count();
+        let line = format!("{} of {} are as they should be", count(MirrorState::Ok), mirrors.len());
+        match count(MirrorState::Failing) {
             0 => line,
-            1..=MOST_NAMED => format!("{line}; failing: {names}"),
-            more => format!("{line}; failing: {names} and {} more", more - MOST_NAMED),
+            failing => format!("{line}; {failing} failing"),
         }
     }
 
@@ -172,6 +158,7 @@ impl MirrorBoard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::account::AppId;
     use crate::domain::mirror::{Layout, Target};
 
     fn change(id: &str, revision: i64, is_there: bool) -> MirrorChange {
@@ -189,34 +176,49 @@ mod tests {
         board.all().iter().map(|mirror| mirror.id.clone()).collect()
     }
 
-    #[test]
-    fn a_removal_is_final_until_an_older_copy_of_the_database_is_read() {
+    #[tokio::test]
+    async fn a_removal_is_final_until_an_older_copy_of_the_database_is_read() {
         let board = MirrorBoard::default();
         let mut changes = board.changes();
-        board.publish([change("a", 1, true), change("b", 1, true)]);
+        let asked = Instant::now();
+        board.publish([change("a", 1, true), change("b", 1, true)], asked);
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
-        board.publish([change("a", 1, true)]);
+        board.publish([change("a", 1, true)], Instant::now());
         assert!(!changes.has_changed().unwrap(), "that was known");
-        board.publish([change("a", 2, false)]);
-        board.publish([change("a", 1, true)]);
+        board.publish([change("a", 2, false)], Instant::now());
+        assert!(!board.publish([change("a", 1, true)], asked));
         assert_eq!(ids(&board), ["b"], "a late answer does not bring it back");
-        board.replace(vec![change("a", 1, true)]);
-        assert_eq!(ids(&board), ["a"]);
+        assert!(board.publish([change("a", 1, true)], Instant::now()), "the database went back");
+        assert_eq!(ids(&board), ["a", "b"]);
     }
 
-    #[test]
-    fn a_line_names_what_fails() {
+    #[tokio::test]
+    async fn what_was_made_while_everything_was_read_is_not_lost() {
         let board = MirrorBoard::default();
-        board.publish((0..9).map(|number| change(&number.to_string(), 1, true)));
-        assert_eq!(board.describe(|_| true), "0 of 9 are as they should be");
-        for number in 0..9 {
+        board.publish([change("old", 1, true)], Instant::now());
+        let asked = Instant::now();
+        board.publish([change("new", 1, true)], asked);
+        board.forget_others(&HashSet::from(["old".to_owned()]), asked);
+        assert_eq!(ids(&board), ["new", "old"]);
+        let changes = board.changes();
+        board.forget_others(&HashSet::from(["old".to_owned()]), Instant::now());
+        assert_eq!(ids(&board), ["old"], "this one the database really does not have");
+        assert!(changes.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_line_counts_and_names_nothing() {
+        let board = MirrorBoard::default();
+        board.publish((0..9).map(|number| change(&number.to_string(), 1, true)), Instant::now());
+        let all = board.all();
+        assert_eq!(board.describe(&all), "0 of 9 are as they should be");
+        for number in 0..8 {
             board.note(&number.to_string(), |status| {
                 status.state = if number < 2 { MirrorState::Ok } else { MirrorState::Failing };
             });
         }
-        let line = board.describe(|_| true);
-        assert_eq!(line, "2 of 9 are as they should be; failing: file:2, file:3, file:4, file:5, file:6 and 2 more");
-        assert_eq!(board.describe(|_| false), "0 of 0 are as they should be");
+        assert_eq!(board.describe(&all), "2 of 9 are as they should be; 6 failing");
+        assert_eq!(board.describe(&all[..1]), "1 of 1 are as they should be");
     }
 }

@@ -23,10 +23,12 @@ use tokio::time::Instant;
 
 use crate::domain::account::{Account, AppId, TokenType};
 use crate::domain::key::Key;
+use crate::domain::mirror::Mirror;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{Token, TokenKey, Value};
 use crate::store::account::{AccountChange, SealedSecret};
 use crate::store::key::HashedKey;
+use crate::store::mirror::MirrorChange;
 use mirrors::MirrorBoard;
 use order::{Order, Standing};
 use values::Values;
@@ -207,6 +209,21 @@ impl LiveView {
         &self.mirrors
     }
 
+    /// Every mirror of an account that is registered. One whose account is gone is gone as well, even if whoever removed the account did not know of
+    /// mirrors.
+    pub fn mirrors_in_use(&self) -> Vec<Arc<Mirror>> {
+        let mut mirrors = self.mirrors.all();
+        mirrors.retain(|mirror| self.account(mirror.appid.as_str()).is_some());
+        mirrors
+    }
+
+    /// Takes in mirrors' states as the database had them when it was `asked`, or later.
+    pub fn publish_mirrors(&self, changes: impl IntoIterator<Item = MirrorChange>, asked: Instant) {
+        if self.mirrors.publish(changes, asked) {
+            self.went_back.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Every token that is kept for an account in use and due for a refresh at `now`, for when the database cannot be asked.
     pub fn due_tokens(&self, now: Timestamp) -> Vec<(Arc<LiveAccount>, Arc<LiveToken>)> {
         let accounts = self.accounts.pin();
@@ -226,6 +243,7 @@ impl LiveView {
         let comes_back = Cell::new(false);
         let supersedes =
             |held: &LiveAccount| held.revision < revision || (held.revision > revision && held.known_at < asked);
+        let was_there = self.account(account.appid.as_str()).is_some();
         self.accounts.pin().update_or_insert_with(
             account.appid.clone(),
             |held| {
@@ -240,6 +258,10 @@ impl LiveView {
             },
             || fresh(Arc::default()),
         );
+        if was_there == removed {
+            // Its mirrors came or went with it.
+            self.mirrors.tell();
+        }
         if comes_back.get() {
             self.tell_of(&account.appid);
         }
@@ -329,7 +351,11 @@ impl LiveView {
     /// Lets go of what the database did not have when it was `asked` for everything it has.
     fn forget_others(&self, accounts: &HashSet<AppId>, tokens: &HashSet<TokenKey>, asked: Instant) {
         let held = self.accounts.pin();
+        let before = held.len();
         held.retain(|appid, live| accounts.contains(appid) || live.known_at > asked);
+        if held.len() < before {
+            self.mirrors.tell();
+        }
         for (appid, live) in &held {
             for token_type in TokenType::ALL {
                 let key = TokenKey::new(appid.clone(), token_type);

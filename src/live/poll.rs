@@ -35,6 +35,10 @@ impl LiveView {
             // The row that does not read may be that of anything that we hold.
             self.forget_others(&told.accounts, &told.tokens, asked);
         }
+        // Those that do not read keep no account and no token, and the other way round.
+        if told.complete_mirrors && !self.went_back.load(Ordering::Relaxed) {
+            self.mirrors.forget_others(&told.mirrors, asked);
+        }
         self.note_agreement(now, asked);
         Ok(())
     }
@@ -52,6 +56,8 @@ impl LiveView {
         let keys = told.readable(store.keys_changed_since(since).await?);
         let accounts = told.readable(store.accounts_changed_since(since).await?);
         let tokens = told.readable(store.tokens_changed_since(since).await?);
+        let mirrors = store.mirrors_changed_since(since).await?;
+        told.complete_mirrors = mirrors.iter().all(Result::is_ok);
         self.publish_keys(&keys.into_iter().filter(|hashed| self.is_news(hashed)).collect::<Vec<_>>());
         for change in accounts {
             told.accounts.insert(change.account.appid.clone());
@@ -61,6 +67,9 @@ impl LiveView {
             told.tokens.insert(token.key.clone());
             self.publish_token(token, asked);
         }
+        let mirrors: Vec<_> = readable(mirrors).collect();
+        told.mirrors = mirrors.iter().map(|change| change.id.clone()).collect();
+        self.publish_mirrors(mirrors, asked);
         Ok(told)
     }
 
@@ -114,8 +123,11 @@ impl LiveView {
 struct Told {
     accounts: HashSet<AppId>,
     tokens: HashSet<TokenKey>,
-    /// Whether every row could be read.
+    mirrors: HashSet<String>,
+    /// Whether every row could be read but for mirrors'.
     complete: bool,
+    /// Whether every mirror could be read.
+    complete_mirrors: bool,
 }
 
 impl Told {
@@ -129,15 +141,18 @@ impl Told {
     }
 
     fn readable<T>(&mut self, rows: Vec<Result<T, StoreError>>) -> Vec<T> {
-        let readable = rows.into_iter().filter_map(|row| {
-            row.inspect_err(|error| {
-                self.complete = false;
-                tracing::error!(error = error as &dyn std::error::Error, "a row cannot be read and is passed over");
-            })
-            .ok()
-        });
-        readable.collect()
+        self.complete &= rows.iter().all(Result::is_ok);
+        readable(rows).collect()
     }
+}
+
+fn readable<T>(rows: Vec<Result<T, StoreError>>) -> impl Iterator<Item = T> {
+    rows.into_iter().filter_map(|row| {
+        row.inspect_err(|error| {
+            tracing::error!(error = error as &dyn std::error::Error, "a row cannot be read and is passed over");
+        })
+        .ok()
+    })
 }
 
 #[cfg(test)]
@@ -151,6 +166,7 @@ mod tests {
             accounts: accounts.iter().map(|appid| (*appid).clone()).collect(),
             tokens: tokens.iter().map(|appid| TokenKey::new((*appid).clone(), TokenType::AccessToken)).collect(),
             complete: true,
+            ..Told::default()
         };
         assert!(!told(&[], &[]).is_part(0), "nobody is registered yet");
         assert!(told(&[], &[]).is_part(1));

@@ -37,29 +37,21 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::mirror::Mirror;
-use crate::domain::timestamp::Timestamp;
 use crate::live::LiveView;
-use crate::store::{Store, StoreError};
 pub use error::MirrorError;
 use worker::Worker;
 
-/// How often to ask the database for mirrors that other instances made or removed.
-const POLL: Duration = Duration::from_secs(1);
-/// How often to ask for all of them: the database may be an older copy of itself.
-const FULL_POLL: Duration = Duration::from_secs(60);
-/// Transactions commit out of the order of their time stamps, and hosts' clocks differ: each poll looks this far back again.
-const OVERLAP: Duration = Duration::from_secs(30);
+/// How long a target is left alone after its worker broke off.
+const PAUSE: Duration = Duration::from_secs(1);
 
 type Assignment = watch::Sender<Vec<Arc<Mirror>>>;
 
 /// Writes every mirror.
 pub struct Mirroring {
-    store: Arc<Store>,
     live: Arc<LiveView>,
     clock: Clock,
     stop: CancellationToken,
@@ -67,52 +59,26 @@ pub struct Mirroring {
 
 impl Mirroring {
     /// The room for one instance, until `stop`.
-    pub fn new(store: Arc<Store>, live: Arc<LiveView>, clock: Clock, stop: CancellationToken) -> Self {
-        Self { store, live, clock, stop }
+    pub fn new(live: Arc<LiveView>, clock: Clock, stop: CancellationToken) -> Self {
+        Self { live, clock, stop }
     }
 
-    /// Follows the table of mirrors and keeps a worker for each target, until told to stop.
+    /// Keeps a worker for each target, until told to stop.
     pub async fn run(self) {
         let stop = self.stop.clone();
-        let work = async move { tokio::join!(self.follow(), self.assign()) };
-        stop.run_until_cancelled_owned(Box::pin(work)).await;
-    }
-
-    /// Brings the board up to date again and again. What cannot be asked now is asked a second later: the live view says in the log that the
-    /// database is away, and in the meantime every mirror is written on.
-    async fn follow(&self) {
-        let (mut since, mut full_at) = (Timestamp::ZERO, Instant::now());
-        loop {
-            let is_full = Instant::now() >= full_at;
-            let (now, board) = (self.clock.now(), self.live.mirrors());
-            let asked_from = if is_full { Timestamp::ZERO } else { since.minus(OVERLAP) };
-            if let Ok(rows) = self.store.mirrors_changed_since(asked_from).await {
-                let is_complete = rows.iter().all(Result::is_ok);
-                let changes = rows.into_iter().filter_map(|row| row.inspect_err(report).ok()).collect();
-                if is_full && is_complete {
-                    board.replace(changes);
-                } else {
-                    board.publish(changes);
-                }
-                since = now;
-                if is_full {
-                    full_at = Instant::now() + FULL_POLL;
-                }
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        stop.run_until_cancelled_owned(Box::pin(self.assign())).await;
     }
 
     /// Gives each target's mirrors to a worker of its own.
-    async fn assign(&self) {
+    async fn assign(self) {
         let mut changes = self.live.mirrors().changes();
         let mut workers: HashMap<String, Assignment> = HashMap::new();
         // They end with this.
         let mut running = JoinSet::new();
         loop {
             let mut wanted: HashMap<String, Vec<Arc<Mirror>>> = HashMap::new();
-            let mirrors = self.live.mirrors().all();
-            self.live.mirrors().forget_others(&mirrors);
+            let mirrors = self.live.mirrors_in_use();
+            self.live.mirrors().forget_statuses(&mirrors);
             for mirror in mirrors {
                 wanted.entry(mirror.target.expose().to_owned()).or_default().push(mirror);
             }
@@ -130,14 +96,10 @@ impl Mirroring {
                 Some(ended) = running.join_next() => {
                     if ended.is_err() {
                         tracing::error!("the worker of a mirror's target broke off and begins again");
-                        tokio::time::sleep(POLL).await;
+                        tokio::time::sleep(PAUSE).await;
                     }
                 }
             }
         }
     }
-}
-
-fn report(error: &StoreError) {
-    tracing::error!(error = error as &dyn std::error::Error, "a mirror cannot be read and is passed over");
 }

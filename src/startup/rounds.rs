@@ -30,8 +30,7 @@ pub(super) fn start(rooms: &Arc<Rooms>, history_days: u32) -> TaskTracker {
         async move { rooms.live.follow(&rooms.store, &rooms.clock, rooms.draining.clone()).await }
     }));
     rounds.spawn(supervised(Arc::clone(rooms), "mirrors", |rooms| {
-        let (store, live) = (Arc::clone(&rooms.store), Arc::clone(&rooms.live));
-        Mirroring::new(store, live, rooms.clock.clone(), rooms.draining.clone()).run()
+        Mirroring::new(Arc::clone(&rooms.live), rooms.clock.clone(), rooms.draining.clone()).run()
     }));
     rounds.close();
     rounds

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::shown;
 use crate::domain::Invalid;
@@ -110,8 +111,8 @@ async fn list(
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Result<Json<Mirrors>, Problem> {
     rooms.store.account(appid.as_str()).await?.ok_or_else(Problem::unknown_account)?;
-    let mirrors = rooms.store.mirrors(&appid).await?.into_iter().collect::<Result<Vec<_>, StoreError>>()?;
-    Ok(Json(Mirrors { items: mirrors.iter().map(|mirror| MirrorView::of(mirror, &rooms)).collect(), next: None }))
+    let mirrors = rooms.store.mirrors(&appid).await?.into_iter().filter_map(|row| row.inspect_err(report).ok());
+    Ok(Json(Mirrors { items: mirrors.map(|mirror| MirrorView::of(&mirror, &rooms)).collect(), next: None }))
 }
 
 #[derive(Deserialize)]
@@ -154,14 +155,15 @@ async fn create(
     // A mirror hands tokens out, to a server of the caller's choice.
     caller.check_action(Action::TokenRead)?;
     let new = order.check(appid, &rooms)?;
-    if rooms.live.mirrors().has_rival_of(&new) {
+    if rooms.live.mirrors_in_use().iter().any(|mirror| new.collides_with(mirror)) {
         let detail = "another mirror writes the same key at this place; remove it first, or choose another key, prefix or database";
         return Err(Problem::new(Code::MirrorExists, detail));
     }
+    let asked = Instant::now();
     match rooms.store.create_mirror(&new, &caller.actor(), rooms.clock.now()).await? {
         Creation::Created(change) => {
             let view = change.mirror.as_ref().map(|mirror| MirrorView::of(mirror, &rooms));
-            rooms.live.mirrors().publish([*change]);
+            rooms.live.publish_mirrors([*change], asked);
             view.map(|view| (StatusCode::CREATED, Json(view))).ok_or_else(unknown)
         }
         Creation::NoAccount => Err(Problem::unknown_account()),
@@ -178,9 +180,15 @@ async fn remove(
     IdInPath(id): IdInPath,
     State(rooms): State<Arc<Rooms>>,
 ) -> Result<StatusCode, Problem> {
+    let asked = Instant::now();
     let removed = rooms.store.remove_mirror(&appid, &id, &caller.actor(), rooms.clock.now()).await?;
-    rooms.live.mirrors().publish([removed.ok_or_else(unknown)?]);
+    rooms.live.publish_mirrors([removed.ok_or_else(unknown)?], asked);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// One bad row hides no other mirror.
+fn report(error: &StoreError) {
+    tracing::error!(error = error as &dyn std::error::Error, "a mirror cannot be read and is left out of the list");
 }
 
 fn unknown() -> Problem {
