@@ -159,6 +159,8 @@ impl Store {
             appid,
         ];
         tx.execute(sql, values).await?;
+        // A program that did not know of mirrors may have removed the account before.
+        super::mirror::drop_mirrors(tx, appid, now).await?;
         let account = Account {
             appid: new.appid.clone(),
             name: new.name.clone(),

@@ -199,7 +199,7 @@ impl Store {
     }
 }
 
-/// Removes the mirrors of an account that is removed.
+/// Removes the mirrors of an account that is removed, or begins anew.
 pub(super) async fn drop_mirrors(tx: &mut Tx, appid: &str, now: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE wx_mirror SET removed_at = ?, changed_at = ?, revision = revision + 1, target_sealed = NULL, \
                secret_sealed = NULL WHERE appid = ? AND removed_at IS NULL";

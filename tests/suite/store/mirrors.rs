@@ -127,6 +127,21 @@ on_every_database! {
         assert_eq!(listed(&home, "wx2").await.len(), 1);
     }
 
+    async fn mirrors_that_an_older_program_left_do_not_come_back_with_the_account(database: TestDatabase) {
+        let home = Home::new(database).await;
+        home.register("wx1", &[ACCESS], noon()).await;
+        create(&home, &easywechat("wx1", "redis://:pass@h", "configured"), after(1)).await;
+        // A program from before there were mirrors removes no more than this.
+        let sql = "UPDATE wx_account SET removed_at = 1, secret_sealed = NULL, revision = revision + 1 WHERE appid = 'wx1'";
+        home.raw().await.run(sql).await;
+        home.register("wx1", &[ACCESS], after(2)).await;
+        assert!(listed(&home, "wx1").await.is_empty());
+        let told = changed_since(&home, after(2)).await;
+        assert!(matches!(&told[..], [MirrorChange { revision: 2, mirror: None, .. }]), "{told:?}");
+        let sql = "SELECT COUNT(*) FROM wx_mirror WHERE target_sealed IS NOT NULL OR secret_sealed IS NOT NULL";
+        assert_eq!(home.raw().await.one(sql).await, "0");
+    }
+
     async fn a_target_moved_to_another_mirror_does_not_open(database: TestDatabase) {
         let home = Home::new(database).await;
         home.register("wx1", &[ACCESS], noon()).await;
