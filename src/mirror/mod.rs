@@ -85,7 +85,7 @@ impl Mirroring {
             // One without mirrors tidies up and ends.
             workers.retain(|target, worker| wanted.contains_key(target) || worker.send(Vec::new()).is_ok());
             for (target, mirrors) in wanted {
-                if workers.get(&target).is_none_or(|worker| worker.send(mirrors.clone()).is_err()) {
+                if workers.get(&target).is_none_or(|worker| !assign_to(worker, &mirrors)) {
                     let (send, receive) = watch::channel(mirrors);
                     running.spawn(Worker::new(Arc::clone(&self.live), self.clock.clone(), receive).run());
                     workers.insert(target, send);
@@ -102,4 +102,16 @@ impl Mirroring {
             }
         }
     }
+}
+
+/// Gives a worker its mirrors, if they are others than it has; a mirror never changes. `false` when the worker has ended.
+fn assign_to(worker: &Assignment, mirrors: &[Arc<Mirror>]) -> bool {
+    worker.send_if_modified(|held| {
+        let is_same = held.iter().map(|mirror| &mirror.id).eq(mirrors.iter().map(|mirror| &mirror.id));
+        if !is_same {
+            *held = mirrors.to_vec();
+        }
+        !is_same
+    });
+    !worker.is_closed()
 }

@@ -1,6 +1,6 @@
 //! The worker of one target.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,15 @@ enum Scope {
     These(HashSet<AppId>),
 }
 
+impl Scope {
+    fn has(&self, mirror: &Mirror) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::These(appids) => appids.contains(&mirror.appid),
+        }
+    }
+}
+
 /// What became of a mirror in one look.
 #[derive(Default)]
 struct Tended {
@@ -48,13 +57,15 @@ pub(super) struct Worker {
     assigned: watch::Receiver<Vec<Arc<Mirror>>>,
     mirrors: Vec<Arc<Mirror>>,
     memory: Memory,
+    /// The mirror at which the target failed. The next look begins behind it, lest one that always fails keep the target from the others.
+    failed_at: Option<String>,
     /// Attempts in a row that the target failed.
     failures: u32,
 }
 
 impl Worker {
     pub(super) fn new(live: Arc<LiveView>, clock: Clock, assigned: watch::Receiver<Vec<Arc<Mirror>>>) -> Self {
-        Self { live, clock, assigned, mirrors: Vec::new(), memory: Memory::default(), failures: 0 }
+        Self { live, clock, assigned, mirrors: Vec::new(), memory: Memory::default(), failed_at: None, failures: 0 }
     }
 
     /// Writes until the target has no mirror any more.
@@ -69,7 +80,7 @@ impl Worker {
         while !self.mirrors.is_empty() {
             let is_full = matches!(scope, Scope::Everything);
             let was_down = self.failures > 0;
-            let looked = self.look(&mut place, &scope).await;
+            let looked = self.look(&mut place, &scope, &mut changes).await;
             let pause = match &looked {
                 Ok(pause) => *pause,
                 Err(_) => Some(backoff(self.failures)),
@@ -82,17 +93,24 @@ impl Worker {
                 None => {}
             }
             scope = self.wait(next_look, &mut changes).await;
-            self.take_in_assignment(&mut place).await;
+            if self.take_in_assignment(&mut place).await {
+                scope = Scope::Everything;
+            }
         }
     }
 
-    /// Looks at mirrors and writes what is not as it should be. Returns how soon to look again, if something is left to do.
-    async fn look(&mut self, place: &mut Place, scope: &Scope) -> Result<Option<Duration>, MirrorError> {
+    /// Looks at mirrors and writes what is not as it should be. What changes meanwhile comes first, however long the look. Returns how soon to look
+    /// again, if something is left to do.
+    async fn look(
+        &mut self,
+        place: &mut Place,
+        scope: &Scope,
+        changes: &mut broadcast::Receiver<TokenKey>,
+    ) -> Result<Option<Duration>, MirrorError> {
         let mut again: Option<Duration> = None;
-        for mirror in self.mirrors.clone() {
-            if matches!(scope, Scope::These(appids) if !appids.contains(&mirror.appid)) {
-                continue;
-            }
+        let mut queue = in_turn(&self.mirrors, self.failed_at.take().as_deref());
+        queue.retain(|mirror| scope.has(mirror));
+        while let Some(mirror) = queue.pop_front() {
             match self.tend(place, &mirror).await {
                 Ok(tended) => {
                     again = [again, tended.open].into_iter().flatten().min();
@@ -100,9 +118,18 @@ impl Worker {
                 }
                 Err(error) if error.is_of_the_target() => {
                     self.failures += 1;
+                    self.failed_at = Some(mirror.id.clone());
                     return Err(error);
                 }
                 Err(error) => self.note_failure(&mirror, error),
+            }
+            let news = match changes.try_recv() {
+                Ok(key) => self.gather(key, changes),
+                Err(TryRecvError::Lagged(_)) => Some(Scope::Everything),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+            };
+            if let Some(news) = news {
+                hurry(&mut queue, &self.mirrors, &news);
             }
         }
         self.failures = 0;
@@ -195,10 +222,10 @@ impl Worker {
         (!appids.is_empty()).then_some(Scope::These(appids))
     }
 
-    /// Takes in which mirrors there are now, and deletes the keys of those that are gone.
-    async fn take_in_assignment(&mut self, place: &mut Place) {
+    /// Takes in which mirrors there are now, and deletes the keys of those that are gone. Tells whether there were news.
+    async fn take_in_assignment(&mut self, place: &mut Place) -> bool {
         if !self.assigned.has_changed().unwrap_or(false) {
-            return;
+            return false;
         }
         let mirrors = self.assigned.borrow_and_update().clone();
         let kept: HashSet<String> = mirrors.iter().flat_map(|mirror| mirror.keys()).collect();
@@ -212,6 +239,7 @@ impl Worker {
             }
         }
         self.mirrors = mirrors;
+        true
     }
 
     fn note(&self, mirror: &Mirror, tended: &Tended) {
@@ -255,8 +283,67 @@ impl Worker {
     }
 }
 
+/// The mirrors in the order of a look: in their own, or beginning behind this one.
+fn in_turn(mirrors: &[Arc<Mirror>], behind: Option<&str>) -> VecDeque<Arc<Mirror>> {
+    let mut queue: VecDeque<_> = mirrors.iter().cloned().collect();
+    if let Some(at) = mirrors.iter().position(|mirror| Some(mirror.id.as_str()) == behind) {
+        queue.rotate_left(at + 1);
+    }
+    queue
+}
+
+/// Moves these to the front, even if they have been looked at.
+fn hurry(queue: &mut VecDeque<Arc<Mirror>>, mirrors: &[Arc<Mirror>], news: &Scope) {
+    queue.retain(|mirror| !news.has(mirror));
+    mirrors.iter().rev().filter(|mirror| news.has(mirror)).for_each(|mirror| queue.push_front(Arc::clone(mirror)));
+}
+
 /// Full jitter under a cap of 2, 4, … 30 s, and never less than 1 s.
 fn backoff(failures: u32) -> Duration {
     let cap = (1_u64 << failures.min(5)).clamp(2, LONGEST_PAUSE);
     Duration::from_secs(1) + Duration::from_secs(cap - 1).mul_f64(rand::random())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::mirror::{Layout, Target};
+
+    fn mirrors(appids: &[&str]) -> Vec<Arc<Mirror>> {
+        let mirror = |(number, appid): (usize, &&str)| Mirror {
+            id: number.to_string(),
+            appid: AppId::parse(appid).unwrap(),
+            target: Target::parse(&format!("file:{number}")).unwrap(),
+            layout: Layout::Json,
+            created_at: Timestamp::ZERO,
+        };
+        appids.iter().enumerate().map(mirror).map(Arc::new).collect()
+    }
+
+    fn ids(queue: &VecDeque<Arc<Mirror>>) -> Vec<&str> {
+        queue.iter().map(|mirror| mirror.id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_look_begins_behind_the_mirror_at_which_the_one_before_it_ended() {
+        let all = mirrors(&["wx1", "wx1", "wx2"]);
+        let turn = |behind: Option<&str>| in_turn(&all, behind);
+        assert_eq!(ids(&turn(None)), ["0", "1", "2"]);
+        assert_eq!(ids(&turn(Some("0"))), ["1", "2", "0"]);
+        assert_eq!(ids(&turn(Some("2"))), ["0", "1", "2"]);
+        assert_eq!(ids(&turn(Some("gone"))), ["0", "1", "2"]);
+    }
+
+    #[test]
+    fn what_changes_during_a_look_comes_first_and_once() {
+        let all = mirrors(&["wx1", "wx2", "wx1", "wx2"]);
+        let mut queue = in_turn(&all, None);
+        queue.pop_front();
+        hurry(&mut queue, &all, &Scope::These(HashSet::from([AppId::parse("wx2").unwrap()])));
+        assert_eq!(ids(&queue), ["1", "3", "2"]);
+        hurry(&mut queue, &all, &Scope::These(HashSet::from([AppId::parse("wx1").unwrap()])));
+        assert_eq!(ids(&queue), ["0", "2", "1", "3"], "what was looked at is looked at again");
+        hurry(&mut queue, &all, &Scope::Everything);
+        assert_eq!(ids(&queue), ["0", "1", "2", "3"]);
+    }
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{AT_ONCE, BOUND, LOOK_BOUND, Stage, has, value};
 use crate::support::cache_server::{CacheKind, CacheServer};
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::wait::eventually;
 
 /// A target that is down is tried again after 30 s at most.
@@ -87,6 +88,39 @@ async fn a_frozen_target_delays_nothing_and_recovers_by_itself() {
     }
     for mirror in [&first, &second] {
         stage.has_state(mirror, "ok", BOUND).await;
+    }
+}
+
+/// A look at a slow target with many mirrors takes long; what changes meanwhile does not wait for its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_token_overtakes_a_long_look() {
+    let stage = Stage::set().await;
+    let redis = CacheServer::start(CacheKind::Redis).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port()).into());
+    let target = format!("redis://{}", proxy.address());
+    let order = |number: usize| json!({ "format": "plain", "target": target, "key": format!("{number}:{{appid}}") });
+    for account in 0..3 {
+        let appid = format!("wxslow{account}");
+        stage.register(&appid, &["access_token"]).await;
+        for number in 0..20 {
+            stage.mirror(&appid, &order(number)).await;
+        }
+    }
+    stage.register("wx1", &["access_token"]).await;
+    let key = "0:wx1";
+    let mirror = stage.mirror("wx1", &order(0)).await;
+    stage.has_state(&mirror, "ok", BOUND).await;
+    proxy.set(Fault::Delay(Duration::from_millis(100)));
+    // 61 mirrors at 0.2 s and more: a look takes 12 s at least.
+    let looked = stage.health(&mirror).await["last_checked_at"].clone();
+    eventually(LOOK_BOUND * 3, "a slow look", async || {
+        (stage.health(&mirror).await["last_checked_at"] != looked).then_some(())
+    })
+    .await;
+    for _ in 0..4 {
+        let token = stage.rotate("wx1").await;
+        has(&redis, key, &token, AT_ONCE * 3).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
     }
 }
 
