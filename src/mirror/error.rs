@@ -19,7 +19,9 @@ pub enum MirrorError {
     #[error("it refuses the user or the password; make the mirror anew with the right ones")]
     Credentials,
     /// A command is not allowed.
-    #[error("it does not allow the user one of WATCH, GETRANGE, PTTL, MULTI, SET, DEL and EXEC on these keys")]
+    #[error(
+        "it does not allow the user one of WATCH, UNWATCH, GETRANGE, PTTL, MULTI, SET, DEL and EXEC on these keys, or SELECT"
+    )]
     Permission,
     /// It takes no writes.
     #[error("it takes no writes: it is a replica, is loading its data, or has no memory or disk left")]

@@ -134,7 +134,7 @@ async fn line(connection: &mut BufReader<TcpStream>) -> Result<String, MirrorErr
 async fn body(connection: &mut BufReader<TcpStream>, length: u64) -> Result<Vec<u8>, MirrorError> {
     let mut body = Vec::new();
     connection.take(length.min(LONGEST_VALUE as u64)).read_to_end(&mut body).await?;
-    let rest = length - body.len() as u64 + 2;
+    let rest = length.saturating_sub(body.len() as u64).saturating_add(2);
     let mut end = connection.take(rest);
     let skipped = tokio::io::copy(&mut end, &mut tokio::io::sink()).await?;
     if skipped == rest { Ok(body) } else { Err(MirrorError::Broken(ErrorKind::UnexpectedEof)) }
