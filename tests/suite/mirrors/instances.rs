@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{AT_ONCE, BOUND, LOOK_BOUND, has, rotate, value};
+use crate::store::raw::Raw;
 use crate::support::cache_server::{CacheKind, CacheServer};
 use crate::support::database::{Kind, TestDatabase};
 use crate::support::process::Server;
@@ -131,6 +132,58 @@ async fn an_instance_without_the_database_puts_no_older_token_over_a_newer_one()
     let seen: Vec<_> = watching.await.expect("it watched").into_iter().flatten().collect();
     values.extend(["nobody's".to_owned(), latest.clone()]);
     assert_eq!(seen, values);
+}
+
+/// A program from before there were mirrors removes an account and leaves its mirrors.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mirrors_of_an_account_that_an_older_program_removed_are_gone() {
+    let (database, sandbox) = (TestDatabase::create(Kind::Postgres).await, TestSandbox::start().await);
+    let server = Server::builder().database(&database).wechat(sandbox.url()).start().await;
+    let admin = server.admin();
+    let redis = CacheServer::start(CacheKind::Redis).await;
+    for appid in ["wx1", "wx2"] {
+        sandbox.account(appid, &json!({}));
+        super::super::promises::register(&admin, appid, "plain", json!(["access_token"])).await;
+    }
+    let order = json!({ "format": "plain", "target": redis.target(), "key": KEY });
+    admin.post("/v1/accounts/wx1/mirrors", &order).await.expect_status(201);
+    has(&redis, KEY, &value(&admin, "wx1", "access_token").await, BOUND).await;
+    let mut raw = Raw::connect(Kind::Postgres, database.url()).await;
+    let sql = "UPDATE wx_account SET removed_at = changed_at, revision = revision + 1, secret_sealed = NULL WHERE appid = 'wx1'";
+    raw.run(sql).await;
+    let gone = async || redis.get(KEY).await.is_none().then_some(());
+    eventually(LOOK_BOUND, "the key to go", gone).await;
+    let verbose = admin.get("/readyz?verbose").await.expect_status(200).text;
+    assert!(verbose.contains("mirrors: 0 of 0 are as they should be\n"), "{verbose}");
+    // Nor does it keep the key from others.
+    admin.post("/v1/accounts/wx2/mirrors", &order).await.expect_status(201);
+    has(&redis, KEY, &value(&admin, "wx2", "access_token").await, AT_ONCE).await;
+}
+
+/// A row that does not open, in the midst of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_does_not_read_hides_no_other() {
+    let (database, sandbox) = (TestDatabase::create(Kind::Postgres).await, TestSandbox::start().await);
+    let server = Server::builder().database(&database).wechat(sandbox.url()).start().await;
+    let admin = server.admin();
+    sandbox.account("wx1", &json!({}));
+    super::super::promises::register(&admin, "wx1", "plain", json!(["access_token"])).await;
+    let mut made = Vec::new();
+    for key in ["broken", "sound"] {
+        let order = json!({ "format": "plain", "target": "redis://127.0.0.1:1", "key": key });
+        made.push(admin.post("/v1/accounts/wx1/mirrors", &order).await.expect_status(201).body);
+    }
+    let broken = made[0]["id"].as_str().expect("an id");
+    Raw::connect(Kind::Postgres, database.url())
+        .await
+        .run(&format!("UPDATE wx_mirror SET target_sealed = 'x' WHERE id = '{broken}'"))
+        .await;
+    let listed = admin.get("/v1/accounts/wx1/mirrors").await.expect_status(200).body;
+    let ids: Vec<_> = listed["items"].as_array().expect("a list").iter().map(|item| &item["id"]).collect();
+    assert_eq!(ids, [&made[1]["id"]]);
+    assert!(server.output().contains("is left out of the list"));
+    // It can be removed all the same.
+    admin.delete(&format!("/v1/accounts/wx1/mirrors/{broken}")).await.expect_status(204);
 }
 
 #[tokio::test(flavor = "multi_thread")]
