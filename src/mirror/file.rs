@@ -5,11 +5,17 @@ use std::io::{self, ErrorKind, Read, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::error::MirrorError;
 use super::place::{Found, LONGEST_VALUE, Stays, Write};
 use crate::seal::{hexadecimal, random_bytes};
+
+/// How many accesses there are at once, of every file together. One to a disk that hangs keeps its thread, and the program needs threads of that kind
+/// for other things, among them to look up names.
+const MOST_AT_ONCE: usize = 8;
+static AT_ONCE: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
 
 /// For its owner alone.
 const MODE: u32 = 0o600;
@@ -65,8 +71,11 @@ impl Files {
         if self.access.as_ref().is_some_and(|access| !access.is_finished()) {
             return Err(MirrorError::FileHangs);
         }
+        // Whoever gets none in time has a target that fails.
+        let permit = AT_ONCE.acquire().await.map_err(|_| MirrorError::FileHangs)?;
         let (send, receive) = tokio::sync::oneshot::channel();
         self.access = Some(tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             // Nobody waits any more when it took too long.
             let _ = send.send(work(&directory));
         }));

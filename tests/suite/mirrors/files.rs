@@ -1,6 +1,6 @@
 //! JSON files.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,7 +65,9 @@ async fn a_reader_never_sees_a_part_of_a_file() {
         let (stop, file) = (Arc::clone(&stop), file.clone());
         move || {
             let (mut reads, mut values) = (0_u64, Vec::new());
-            while !stop.load(Ordering::Relaxed) {
+            loop {
+                // Once more after the end, for the last of them.
+                let is_last = stop.load(Ordering::Relaxed);
                 let object = object(&file).expect("it is always there");
                 assert_eq!(object.as_object().expect("an object").len(), 4);
                 let value = object["access_token"]["value"].as_str().expect("a string").to_owned();
@@ -73,8 +75,10 @@ async fn a_reader_never_sees_a_part_of_a_file() {
                     values.push(value);
                 }
                 reads += 1;
+                if is_last {
+                    return (reads, values);
+                }
             }
-            (reads, values)
         }
     });
     for _ in 0..20 {
@@ -84,6 +88,38 @@ async fn a_reader_never_sees_a_part_of_a_file() {
     stop.store(true, Ordering::Relaxed);
     let (reads, values) = reader.join().expect("it saw whole files only");
     assert!(reads > 100 && values.len() == 21, "{reads} reads, {} values", values.len());
+}
+
+/// Of Linux: to open without waiting.
+const O_NONBLOCK: i32 = 0o4000;
+
+/// Reading a pipe that nobody writes hangs, as on a disk that does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_hang_take_few_threads() {
+    let (stage, directory, _) = stage().await;
+    let mut pipes = Vec::new();
+    for number in 0..20 {
+        let path = directory.path().join(format!("{number}.json"));
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is there");
+        assert!(made.success());
+        pipes.push(path);
+    }
+    stage.register("wx1", &["access_token"]).await;
+    let mut mirrors = Vec::new();
+    for number in 0..20 {
+        let order = json!({ "format": "json", "target": format!("file:{number}.json") });
+        mirrors.push(stage.mirror("wx1", &order).await);
+    }
+    for mirror in &mirrors {
+        stage.has_state(mirror, "failing", LOOK_BOUND).await;
+    }
+    // A pipe opens for writing without waiting where somebody reads, and keeps them reading.
+    let held: Vec<_> = pipes
+        .iter()
+        .filter_map(|path| std::fs::File::options().write(true).custom_flags(O_NONBLOCK).open(path).ok())
+        .collect();
+    assert_eq!(held.len(), 8, "accesses that hang");
+    drop(held);
 }
 
 #[tokio::test(flavor = "multi_thread")]
