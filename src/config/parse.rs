@@ -3,19 +3,19 @@
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::sources::{Origin, Sources};
 use super::table::SETTINGS;
 use super::{ConfigError, LogFormat, Settings};
 use crate::store::StoreError;
-use crate::store::db::Dialect;
+use crate::store::db::{Dialect, sqlite_path};
 use crate::wechat::{UrlFault, is_url_of_this_machine};
 
 const SHORTEST_ADMIN_KEY: usize = 32;
@@ -58,6 +58,7 @@ pub(super) fn settings(sources: &Sources) -> Result<Settings, ConfigError> {
         log: reader.log(),
         log_format: reader.log_format(),
     };
+    reader.check_mirror_dir(&settings);
     if reader.problems.is_empty() { Ok(settings) } else { Err(ConfigError { problems: reader.problems }) }
 }
 
@@ -179,6 +180,21 @@ impl Reader<'_> {
             self.problem(name, "must name a directory that exists");
         }
         Some(path)
+    }
+
+    /// Names of mirrors' files are for callers to choose: none of them may name the database, the key file beside it, or the CA.
+    fn check_mirror_dir(&mut self, settings: &Settings) {
+        let Some(directory) = settings.mirror_dir.as_deref().and_then(|directory| directory.canonicalize().ok()) else {
+            return;
+        };
+        let database = sqlite_path(settings.database_url.expose_secret());
+        let beside_database = database.as_deref().and_then(Path::parent).map(|parent| Path::new(".").join(parent));
+        let taken = [beside_database.as_deref(), Some(settings.tls_dir.as_path())].into_iter().flatten();
+        if taken.filter_map(|path| path.canonicalize().ok()).any(|path| path == directory) {
+            let sentence =
+                "must name a directory of its own, not that of the database and its key file, nor WXTOKEN_TLS_DIR";
+            self.problem("WXTOKEN_MIRROR_DIR", sentence);
+        }
     }
 
     fn log(&mut self) -> String {

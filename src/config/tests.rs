@@ -271,3 +271,23 @@ fn connecting_to_one_host_leaves_time_for_the_other() {
     let settings = parsed(&[("WXTOKEN_CALL_TIMEOUT", "2s")]).unwrap();
     assert_eq!(settings.connect_timeout(), Duration::from_secs(1));
 }
+
+#[test]
+fn mirrors_have_a_directory_of_their_own() {
+    let home = tempfile::tempdir().unwrap();
+    let own = |name: &str| {
+        let path = home.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (data, tls, mirrors) = (own("data"), own("tls"), own("mirrors"));
+    let database = format!("sqlite://{data}/wxtoken.db");
+    let parsed = |directory: &str| {
+        parsed(&[("DATABASE_URL", &database), ("WXTOKEN_TLS_DIR", &tls), ("WXTOKEN_MIRROR_DIR", directory)])
+    };
+    assert!(parsed(&mirrors).is_ok());
+    for taken in [data.clone(), tls.clone(), format!("{mirrors}/../data"), format!("{tls}/.")] {
+        let error = parsed(&taken).unwrap_err().to_string();
+        assert!(error.contains("WXTOKEN_MIRROR_DIR must name a directory of its own"), "{taken}: {error}");
+    }
+}
