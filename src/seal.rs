@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret, SecretBox, SecretString};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+pub use crate::domain::hexadecimal;
 use crate::domain::secret::TokenValue;
 
 const FORMAT: u8 = 1;
@@ -224,16 +225,6 @@ impl Sealer {
 /// Fills `bytes` from the operating system's random source; `None` when it fails.
 pub fn random_bytes(bytes: &mut [u8]) -> Option<()> {
     SysRng.try_fill_bytes(bytes).ok()
-}
-
-/// Lower-case hexadecimal text of `bytes`.
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn derive(hkdf: &Hkdf<Sha256>, purpose: &str) -> Zeroizing<[u8; 32]> {

@@ -36,13 +36,12 @@ pub use target::{Address, Target};
 
 use super::Invalid;
 use super::account::AppId;
+use super::sdk;
 use super::timestamp::Timestamp;
 use super::token::Token;
 
 /// The most mirrors of one account.
 pub const MOST_MIRRORS: u32 = 20;
-/// How long WeChat honours a value that was replaced.
-const OVERLAP: Duration = Duration::from_secs(300);
 /// With less than this left a value is not copied.
 pub const LEAST_LIFE: Duration = Duration::from_secs(2);
 const LONGEST_SECRET: usize = 256;
@@ -142,12 +141,12 @@ impl fmt::Debug for ConfiguredSecret {
 }
 
 /// Until when a copy of the token's value may be trusted by somebody who does not look again: to its end, but no longer than WeChat would honour it
-/// if it were replaced at the next refresh. One that is overdue may be replaced now. `None` when there is no value to copy at `now`, or it is about to be
+/// if it were replaced at the next refresh, as an SDK that asks is told as well. One that is overdue may be replaced now. `None` when there is no value to copy at `now`, or it is about to be
 /// ended.
 pub fn usable_until(token: &Token, now: Timestamp) -> Option<Timestamp> {
     let value = token.valid(now).filter(|_| !token.is_ending(now))?;
     // Whole minutes: a copy whose refresh is overdue need not be written anew at each look.
     let this_minute = Timestamp::from_millis(now.as_millis() / 60_000 * 60_000);
-    let until = value.life.until.min(token.refresh_at.max(this_minute).plus(OVERLAP));
+    let until = sdk::usable_until(value.life, token.refresh_at.max(this_minute));
     (until.since(now) >= LEAST_LIFE).then_some(until)
 }

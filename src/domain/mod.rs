@@ -35,3 +35,13 @@ impl Invalid {
         Self { field, reason: reason.into() }
     }
 }
+
+/// Lower-case hexadecimal text of `bytes`.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -122,10 +122,15 @@ impl Sdk {
     }
 }
 
-/// For how long a value of this life can be used from `now` on: to its end, but not past what the refresh at `refresh_at` leaves of it. Zero
-/// when it has ended.
+/// Until when a value of this life can be used by somebody who does not look again: to its end, but not past what the refresh at `refresh_at` leaves
+/// of it.
+pub fn usable_until(life: Life, refresh_at: Timestamp) -> Timestamp {
+    life.until.min(refresh_at.plus(OVERLAP))
+}
+
+/// For how long a value of this life can be used from `now` on. One that is overdue may be replaced now. Zero when it has ended.
 pub fn usable_for(life: Life, refresh_at: Timestamp, now: Timestamp) -> Duration {
-    life.until.since(now).min(refresh_at.since(now) + OVERLAP)
+    usable_until(life, refresh_at.max(now)).since(now)
 }
 
 /// The `expires_in` that a client is told: for how long the value can be used, and the margin of its SDK on top.

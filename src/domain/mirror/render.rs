@@ -10,6 +10,7 @@ use super::Address;
 use super::entry::{Copied, Entry, Reading};
 use super::layout::{App, Layout, Serializer};
 use crate::domain::account::{AppId, TokenType};
+use crate::domain::hexadecimal;
 use crate::domain::timestamp::Timestamp;
 
 impl Layout {
@@ -145,15 +146,6 @@ fn silencepers(app: App, appid: &AppId, token_type: TokenType) -> Vec<String> {
         TokenType::WxCardTicket | TokenType::AppLoginTicket => &[],
     };
     names.iter().map(|name| format!("gowechat_{app}__{name}_{appid}")).collect()
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Puts texts in the places of names, in one pass: what was put in is not looked at again.

@@ -329,9 +329,9 @@ fn token(token_type: TokenType, until: Timestamp, refresh_at: Timestamp) -> Toke
 fn a_copy_ends_with_its_value_or_with_what_a_refresh_would_leave_of_it() {
     let until = |refresh_at, now| usable_until(&token(TokenType::AccessToken, after(7_200), refresh_at), now);
     assert_eq!(until(after(6_960), NOON), Some(after(7_200)), "refreshed in its last minutes");
-    assert_eq!(until(after(1_800), NOON), Some(after(2_100)), "as a ticket is asked for again");
-    assert_eq!(until(after(1_800), after(3_600)), Some(after(3_900)), "overdue: it may be replaced now");
-    assert_eq!(until(after(1_800), after(3_659)), Some(after(3_900)), "and the end moves by whole minutes");
+    assert_eq!(until(after(1_800), NOON), Some(after(2_040)), "as a ticket is asked for again");
+    assert_eq!(until(after(1_800), after(3_600)), Some(after(3_840)), "overdue: it may be replaced now");
+    assert_eq!(until(after(1_800), after(3_659)), Some(after(3_840)), "and the end moves by whole minutes");
     assert_eq!(until(after(6_960), after(7_198)), Some(after(7_200)));
     assert_eq!(until(after(6_960), after(7_199)), None, "not worth writing");
     assert_eq!(until(after(6_960), after(7_300)), None);
@@ -347,9 +347,9 @@ proptest! {
         if let Some(until) = usable_until(&token, now) {
             prop_assert!(until <= after(life));
             prop_assert!(until.since(now) >= LEAST_LIFE);
-            prop_assert!(until <= after(refresh).max(now).plus(OVERLAP));
+            prop_assert!(until <= after(refresh).max(now).plus(Duration::from_secs(240)));
             // An overdue one is not cut short, or a failing refresh would empty the target.
-            prop_assert!(until == after(life) || until.since(now) >= Duration::from_secs(240));
+            prop_assert!(until == after(life) || until.since(now) >= Duration::from_secs(180));
         }
     }
 }

@@ -25,8 +25,8 @@ async fn tokens(stage: &Stage) -> Tokens {
     }
 }
 
-/// A ticket is asked for again after a quarter of its two hours, less a sixteenth at most, and may be replaced then; WeChat honours the old one for 300 s.
-const TICKET_SECONDS: std::ops::RangeInclusive<i64> = 1_600..=2_100;
+/// A ticket is asked for again after a quarter of its two hours, less a sixteenth at most, and may be replaced then; a copy is good for 240 s more.
+const TICKET_SECONDS: std::ops::RangeInclusive<i64> = 1_570..=2_040;
 /// An access token is refreshed in its last minutes, so it lives to its end.
 const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 7_100..=7_200;
 
