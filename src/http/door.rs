@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::HttpBody;
+use axum::body::{Body, HttpBody};
 use axum::http::{Request, Response, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
@@ -50,7 +50,7 @@ impl Door {
 
     pub(super) fn answer<B>(&self, request: Request<B>) -> Answering
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
         match self.0.opened.get() {
@@ -70,7 +70,7 @@ fn waiting(clock: Clock) -> Router {
     let of_wechats_paths = clock.clone();
     let nothing = async move |path: Uri| {
         if compat::serves(path.path()) {
-            return compat::not_yet(of_wechats_paths.now());
+            return compat::not_yet(of_wechats_paths.now()).map(Body::new);
         }
         Problem::new(Code::DatabaseUnavailable, "the database has not been reached since the start; ask again soon")
             .retry_after(Duration::from_secs(1))
@@ -115,7 +115,7 @@ impl Visitor {
 
 impl<B> Service<Request<B>> for Visitor
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<axum::BoxError>,
 {
     type Response = Response<AnswerBody>;

@@ -43,14 +43,14 @@ impl HotPath {
     /// The answer to a request.
     pub(super) fn respond<B>(&self, request: Request<B>) -> Answering
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
         match self.answer(&request) {
             Some(response) => Either::Left(ready(Ok(response))),
             None if compat::serves(request.uri().path()) => {
                 let answering = Arc::clone(&self.compat).answer(request);
-                Either::Right(Either::Left(answering.map(|response| Ok(routed(response))).boxed()))
+                Either::Right(Either::Left(answering.map(Ok).boxed()))
             }
             None => through(&self.router, request),
         }
@@ -97,7 +97,7 @@ type Answered = Result<Response<AnswerBody>, Infallible>;
 /// The answer of `router`.
 pub(super) fn through<B>(router: &Router, request: Request<B>) -> Answering
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<axum::BoxError>,
 {
     // A router is always ready.

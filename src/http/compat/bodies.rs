@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::refusal::Refusal;
 use super::seats::Seat;
 use crate::http::body::{MOST_DISCARDED, discard};
+use crate::http::hot::AnswerBody;
 use crate::http::{BODY_DEADLINE, LARGEST_BODY};
 use crate::wechat::CallError;
 use crate::wechat::forward::Answer;
@@ -56,9 +57,9 @@ impl<B> Gathered<B> {
 }
 
 /// Reads a body as far as it is kept. The pieces are copied: each of them would hold the whole buffer that it was read into.
-pub(super) async fn gather<B>(mut body: Pin<Box<B>>, limits: BodyLimits) -> Result<Gathered<B>, Refusal>
+pub(super) async fn gather<B>(mut body: B, limits: BodyLimits) -> Result<Gathered<B>, Refusal>
 where
-    B: HttpBody<Data = Bytes>,
+    B: HttpBody<Data = Bytes> + Unpin,
 {
     let announced = body.size_hint().lower();
     if announced > limits.largest {
@@ -84,9 +85,9 @@ where
 }
 
 /// Reads a body that must be small, within 10 s in all; `otherwise` is the answer to one that is not.
-pub(super) async fn read_small<B>(body: Pin<Box<B>>, otherwise: Refusal) -> Result<Bytes, Refusal>
+pub(super) async fn read_small<B>(body: B, otherwise: Refusal) -> Result<Bytes, Refusal>
 where
-    B: HttpBody<Data = Bytes>,
+    B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
     let limits = BodyLimits { kept: LARGEST_BODY as u64, largest: u64::MAX, patience: BODY_DEADLINE };
@@ -108,7 +109,7 @@ pub(super) fn too_large(largest: u64) -> Refusal {
 /// A body of which the beginning was read, as it is sent on.
 pub(super) struct Upload<B> {
     begun: Bytes,
-    body: Pin<Box<B>>,
+    body: B,
     /// How many more bytes are passed on.
     left: u64,
     excess: Arc<AtomicBool>,
@@ -128,10 +129,10 @@ impl<B> Upload<B> {
     }
 }
 
-impl<B: HttpBody<Data = Bytes>> Upload<B> {
+impl<B: HttpBody<Data = Bytes> + Unpin> Upload<B> {
     /// Ends with an error, after reading on for a while: a caller who is cut off while it sends may lose the answer.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        while let Poll::Ready(frame) = self.body.as_mut().poll_frame(cx) {
+        while let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             let length = frame.and_then(Result::ok).and_then(|frame| frame.into_data().ok()).map(|piece| piece.len());
             match length.and_then(|length| self.discarded.checked_add(length)) {
                 Some(discarded) if discarded <= MOST_DISCARDED => self.discarded = discarded,
@@ -144,7 +145,7 @@ impl<B: HttpBody<Data = Bytes>> Upload<B> {
 
 impl<B> HttpBody for Upload<B>
 where
-    B: HttpBody<Data = Bytes>,
+    B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
@@ -157,7 +158,7 @@ where
         if self.excess.load(Ordering::Relaxed) {
             return self.poll_discard(cx);
         }
-        let polled = self.body.as_mut().poll_frame(cx).map_err(Into::into);
+        let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let length = frame.data_ref().map_or(0, |piece| piece.remaining() as u64);
             let Some(left) = self.left.checked_sub(length) else {
@@ -222,9 +223,14 @@ pub(super) struct Seen {
 
 impl Seen {
     /// The answer as it goes to the caller.
-    pub(super) fn into_response(self, seat: Seat) -> Response<Body> {
+    pub(super) fn into_response(self, seat: Seat) -> Response<AnswerBody> {
         let begun = self.begun;
-        self.answer.map(|rest| Body::new(Download { begun, rest, _seat: seat }))
+        self.answer.map(|rest| {
+            if rest.is_end_stream() {
+                return AnswerBody::from(begun);
+            }
+            AnswerBody::Routed(Body::new(Download { begun, rest, _seat: seat }))
+        })
     }
 
     /// An answer that is not looked into.
@@ -271,12 +277,14 @@ mod tests {
 
     const LIMITS: BodyLimits = BodyLimits { kept: 10, largest: 30, patience: Duration::from_secs(1) };
 
-    fn pieces(pieces: &[&'static str]) -> Pin<Box<impl HttpBody<Data = Bytes, Error = std::io::Error> + use<>>> {
+    fn pieces(pieces: &[&'static str]) -> impl HttpBody<Data = Bytes, Error = std::io::Error> + Unpin + use<> {
         let frames: Vec<_> = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))).collect();
-        Box::pin(StreamBody::new(futures_util::stream::iter(frames)))
+        StreamBody::new(futures_util::stream::iter(frames))
     }
 
-    async fn begun(parts: &[&'static str]) -> Upload<impl HttpBody<Data = Bytes, Error = std::io::Error> + use<>> {
+    async fn begun(
+        parts: &[&'static str],
+    ) -> Upload<impl HttpBody<Data = Bytes, Error = std::io::Error> + Unpin + use<>> {
         match gather(pieces(parts), LIMITS).await {
             Ok(Gathered::Begun(upload)) => upload,
             Ok(Gathered::Whole(_)) | Err(_) => unreachable!("it is larger than what is kept, and announces nothing"),
@@ -293,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_past_the_limit_ends_with_an_error() {
-        let announced = gather(Box::pin(Full::new(Bytes::from(vec![0; 31]))), LIMITS).await;
+        let announced = gather(Full::new(Bytes::from(vec![0; 31])), LIMITS).await;
         assert!(matches!(announced, Err(refusal) if refusal == too_large(30)));
         let upload = begun(&["123456789012345"; 3]).await;
         let excess = upload.excess();

@@ -1,6 +1,5 @@
 //! Passing a call on to WeChat: changed where it shows a credential of ours, made again where its token turns out to be dead.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,6 +28,7 @@ use crate::domain::secret::AppSecret;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::{TokenKey, Value};
 use crate::http::body::discard;
+use crate::http::hot::AnswerBody;
 use crate::live::LiveToken;
 use crate::wechat::CallError;
 use crate::wechat::forward::{Answer, Call, Payload};
@@ -64,9 +64,9 @@ impl Compat {
         body: B,
         path: String,
         account: Option<&str>,
-    ) -> Result<Response<Body>, Refusal>
+    ) -> Result<Response<AnswerBody>, Refusal>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         if !FORWARDED.contains(&head.method) {
@@ -74,7 +74,7 @@ impl Compat {
         }
         let query = Query(head.uri.query().unwrap_or_default());
         let shown = Shown { headers: &head.headers, query, path: &path };
-        let Judged { change, gathered, seat } = self.judge(&shown, account, Box::pin(body)).await?;
+        let Judged { change, gathered, seat } = self.judge(&shown, account, body).await?;
         let query = query.0.to_owned();
         let draft = Draft { method: head.method, path, query, headers: outgoing(head.headers) };
         match change {
@@ -90,14 +90,9 @@ impl Compat {
     }
 
     /// Who calls and whether they may, before a seat is taken or more of the body is kept than credentials take.
-    async fn judge<B>(
-        &self,
-        shown: &Shown<'_>,
-        account: Option<&str>,
-        mut body: Pin<Box<B>>,
-    ) -> Result<Judged<B>, Refusal>
+    async fn judge<B>(&self, shown: &Shown<'_>, account: Option<&str>, mut body: B) -> Result<Judged<B>, Refusal>
     where
-        B: HttpBody<Data = Bytes>,
+        B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
     {
         let judged = match account {
@@ -112,13 +107,13 @@ impl Compat {
                 Ok(Judged { change, gathered, seat })
             }
             Ok(None) => {
-                let whole = read_small(body, Refusal::TOKEN_MISSING).await?;
+                let whole = Box::pin(read_small(body, Refusal::TOKEN_MISSING)).await?;
                 let change = self.change_of_body(shown, &whole)?;
                 let seat = self.seats.take(change.account())?;
                 Ok(Judged { change, gathered: Gathered::Whole(Bytes::new()), seat })
             }
             Err(refusal) => {
-                discard(&mut body).await;
+                Box::pin(discard(&mut body)).await;
                 Err(refusal)
             }
         }
@@ -131,9 +126,9 @@ impl Compat {
         gathered: Gathered<B>,
         seat: Seat,
         secret: Option<&AppSecret>,
-    ) -> Result<Response<Body>, Refusal>
+    ) -> Result<Response<AnswerBody>, Refusal>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let answer = self.send(&draft.into_call(None)?, gathered).await?;
@@ -151,7 +146,7 @@ impl Compat {
 
     async fn send<B>(&self, call: &Call, gathered: Gathered<B>) -> Result<Response<Answer>, Refusal>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let upload = match gathered {
@@ -161,7 +156,7 @@ impl Compat {
             Gathered::Begun(upload) => upload,
         };
         let excess = upload.excess();
-        let sent = self.rooms.forwarder.send(call, Payload::Streamed(upload)).await;
+        let sent = Box::pin(self.rooms.forwarder.send(call, Payload::Streamed(upload))).await;
         sent.map_err(
             |error| {
                 if excess.load(Ordering::Relaxed) { too_large(self.limits.largest) } else { Refusal::from(error) }
@@ -177,13 +172,12 @@ impl Compat {
         gathered: Gathered<B>,
         key: TokenKey,
         seat: Seat,
-    ) -> Result<Response<Body>, Refusal>
+    ) -> Result<Response<AnswerBody>, Refusal>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let live = self.token_now(&key).await?;
-        let source = self.hints.path(&draft.path);
         let mut call = draft.into_call(live.token.value.as_ref())?;
         let kept = gathered.whole().cloned();
         let seen = look_into(self.send(&call, gathered).await?).await?;
@@ -191,12 +185,13 @@ impl Compat {
         if !seen.errcode.is_some_and(|errcode| REFUSED_TOKEN.contains(&errcode)) {
             return Ok(marked(seen.into_response(seat), version, false));
         }
+        let source = self.hints.path(call.target.path());
         let refused = Refused { key, live, source, seen_at: self.now() };
         match kept {
-            Some(bytes) if self.has_another(&refused).await => {
+            Some(bytes) if Box::pin(self.has_another(&refused)).await => {
                 let live = self.token_now(&refused.key).await?;
                 put_in(&mut call.target, live.token.value.as_ref())?;
-                let answer = self.rooms.forwarder.send(&call, Payload::<Body>::Whole(bytes)).await?;
+                let answer = Box::pin(self.rooms.forwarder.send(&call, Payload::<Body>::Whole(bytes))).await?;
                 Ok(marked(Seen::unread(answer).into_response(seat), live.token.version, true))
             }
             Some(_) => Ok(marked(seen.into_response(seat), version, false)),
@@ -210,7 +205,12 @@ impl Compat {
 
     /// A valid token of the account.
     async fn token_now(&self, key: &TokenKey) -> Result<Arc<LiveToken>, Refusal> {
-        let live = self.rooms.refresher.obtain(key, Duration::ZERO).await?;
+        let held = self.rooms.refresher.held(key)?;
+        if held.servable(self.now()).is_some() {
+            return Ok(held);
+        }
+        // Boxed like whatever else is seldom needed: what a call's future has room for is moved with it each time.
+        let live = Box::pin(self.rooms.refresher.obtain(key, Duration::ZERO)).await?;
         let is_valid = live.token.valid(self.now()).is_some();
         is_valid.then_some(live).ok_or(Refusal::BUSY.hint("the token has just ended; ask again"))
     }
@@ -295,14 +295,14 @@ fn outgoing(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-fn incoming(mut response: Response<Body>, is_retried: bool) -> Response<Body> {
+fn incoming(mut response: Response<AnswerBody>, is_retried: bool) -> Response<AnswerBody> {
     let headers = response.headers_mut();
     remove_those_of_the_connection(headers);
     headers.insert(RETRIED, HeaderValue::from_static(if is_retried { "true" } else { "false" }));
     response
 }
 
-fn marked(response: Response<Body>, version: i64, is_retried: bool) -> Response<Body> {
+fn marked(response: Response<AnswerBody>, version: i64, is_retried: bool) -> Response<AnswerBody> {
     let mut response = incoming(response, is_retried);
     response.headers_mut().insert(VERSION, HeaderValue::from(version));
     response

@@ -36,7 +36,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::BoxError;
-use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response};
 use bytes::Bytes;
@@ -51,6 +50,7 @@ use self::refusal::Refusal;
 use self::seats::Seats;
 use self::tokens::Credentials;
 use super::Rooms;
+use super::hot::AnswerBody;
 use crate::domain::sdk::Asked;
 use crate::domain::timestamp::Timestamp;
 
@@ -82,7 +82,7 @@ pub(super) fn serves(path: &str) -> bool {
 }
 
 /// What is answered on WeChat's paths while there is nothing to serve from.
-pub(super) fn not_yet(now: Timestamp) -> Response<Body> {
+pub(super) fn not_yet(now: Timestamp) -> Response<AnswerBody> {
     Refusal::BUSY.hint("the database has not been reached since the start; ask again").into_response(now)
 }
 
@@ -104,9 +104,9 @@ impl Compat {
     }
 
     /// The answer to a request on one of WeChat's paths.
-    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body>
+    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<AnswerBody>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let answered = AssertUnwindSafe(self.dispatch(request)).catch_unwind().await;
@@ -114,9 +114,9 @@ impl Compat {
         answered.unwrap_or(Err(refused)).unwrap_or_else(|refusal| refusal.into_response(self.now()))
     }
 
-    async fn dispatch<B>(self: &Arc<Self>, request: Request<B>) -> Result<Response<Body>, Refusal>
+    async fn dispatch<B>(self: &Arc<Self>, request: Request<B>) -> Result<Response<AnswerBody>, Refusal>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
@@ -125,24 +125,24 @@ impl Compat {
         let query = Query(uri.query().unwrap_or_default());
         match place_of(uri.path()).unwrap_or(Place::Ambiguous) {
             Place::Ambiguous => Err(ambiguous),
-            Place::Token => self.plain_token(&head, query).await,
+            Place::Token => Box::pin(self.plain_token(&head, query)).await,
             Place::TokenAlias(path) => {
                 if head.method == Method::GET && query.one("grant_type")?.is_some() {
-                    self.plain_token(&head, query).await
+                    Box::pin(self.plain_token(&head, query)).await
                 } else {
                     self.forward(head, body, path.into_owned(), None).await
                 }
             }
             Place::StableToken => {
-                let body = self.read_object(&head, body).await?;
-                self.token(Asked::StableToken, &Credentials::in_body(&body, query)?).await
+                let body = Box::pin(self.read_object(&head, body)).await?;
+                Box::pin(self.token(Asked::StableToken, &Credentials::in_body(&body, query)?)).await
             }
-            Place::Ticket => self.ticket(head, query, body).await,
+            Place::Ticket => Box::pin(self.ticket(head, query, body)).await,
             Place::Api(path) => self.forward(head, body, path.into_owned(), None).await,
             Place::OfAccount(appid, inner) => match *inner {
-                Place::Token => self.token_of_account(Asked::PlainToken, &head, &appid).await,
-                Place::StableToken => self.token_of_account(Asked::StableToken, &head, &appid).await,
-                Place::Ticket => self.ticket_of_account(head, query, &appid, body).await,
+                Place::Token => Box::pin(self.token_of_account(Asked::PlainToken, &head, &appid)).await,
+                Place::StableToken => Box::pin(self.token_of_account(Asked::StableToken, &head, &appid)).await,
+                Place::Ticket => Box::pin(self.ticket_of_account(head, query, &appid, body)).await,
                 Place::Api(path) | Place::TokenAlias(path) => {
                     self.forward(head, body, path.into_owned(), Some(&appid)).await
                 }
@@ -151,7 +151,7 @@ impl Compat {
         }
     }
 
-    async fn plain_token(&self, head: &Parts, query: Query<'_>) -> Result<Response<Body>, Refusal> {
+    async fn plain_token(&self, head: &Parts, query: Query<'_>) -> Result<Response<AnswerBody>, Refusal> {
         if head.method != Method::GET {
             return Err(Refusal::GET_REQUIRED);
         }
@@ -163,7 +163,7 @@ impl Compat {
 
     async fn read_object<B>(&self, head: &Parts, body: B) -> Result<Bytes, Refusal>
     where
-        B: HttpBody<Data = Bytes>,
+        B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
     {
         if head.method != Method::POST {
@@ -172,19 +172,24 @@ impl Compat {
         if self.has_key_in_header(&head.headers) {
             return Err(Refusal::WRONG_PARAMETER.hint("there are credentials in two places; send appid and secret"));
         }
-        read_small(Box::pin(body), Refusal::WRONG_FORMAT.hint("the body is larger than 64 KiB")).await
+        read_small(body, Refusal::WRONG_FORMAT.hint("the body is larger than 64 KiB")).await
     }
 
-    async fn token_of_account(&self, asked: Asked, head: &Parts, appid: &str) -> Result<Response<Body>, Refusal> {
+    async fn token_of_account(&self, asked: Asked, head: &Parts, appid: &str) -> Result<Response<AnswerBody>, Refusal> {
         let key = self.bearer(&head.headers)?;
         let appid = self.reached(&key, appid)?;
         self.token_for(asked, &key, appid, false).await
     }
 
     /// A ticket for the holder of an access token. One that the account does not keep is WeChat's to give.
-    async fn ticket<B>(self: &Arc<Self>, head: Parts, query: Query<'_>, body: B) -> Result<Response<Body>, Refusal>
+    async fn ticket<B>(
+        self: &Arc<Self>,
+        head: Parts,
+        query: Query<'_>,
+        body: B,
+    ) -> Result<Response<AnswerBody>, Refusal>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let token = query.one("access_token")?.ok_or(Refusal::TOKEN_MISSING)?;
@@ -206,9 +211,9 @@ impl Compat {
         query: Query<'_>,
         appid: &str,
         body: B,
-    ) -> Result<Response<Body>, Refusal>
+    ) -> Result<Response<AnswerBody>, Refusal>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let key = self.bearer(&head.headers)?;

@@ -105,7 +105,10 @@ impl Compat {
             return Err(Refusal::UNKNOWN_TOKEN.hint(hint));
         }
         let is_users = is_for_users(shown.path);
-        let owner = if is_users { self.rooms.live.owner(token) } else { self.owner(token).await };
+        let owner = match self.rooms.live.owner(token) {
+            None if !is_users => Box::pin(self.owner(token)).await,
+            owner => owner,
+        };
         let Some(account) = owner else {
             return if is_users { Ok(Change::Nothing) } else { Err(Refusal::UNKNOWN_TOKEN) };
         };

@@ -5,9 +5,8 @@
 
 use std::borrow::Cow;
 
-/// The first segments of our own paths.
-const OURS: [&str; 12] = [
-    "v1",
+/// The first segments of our own paths, besides those that number a version.
+const OURS: [&str; 11] = [
     "livez",
     "healthz",
     "readyz",
@@ -46,10 +45,17 @@ pub(super) fn place_of(path: &str) -> Option<Place<'_>> {
     let mut segments = path.split('/').skip(1);
     let first = segments.next().unwrap_or_default();
     let is_single = segments.next().is_none_or(str::is_empty);
-    if OURS.contains(&first) || (is_single && !first.eq_ignore_ascii_case("token")) {
+    let is_ours = OURS.iter().any(|ours| ours.eq_ignore_ascii_case(first)) || is_version(first);
+    if is_ours || (is_single && !first.eq_ignore_ascii_case("token")) {
         return None;
     }
     Some(place(path))
+}
+
+/// `v1` and what may come after it.
+fn is_version(segment: &str) -> bool {
+    let digits = segment.strip_prefix(['v', 'V']).unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn place(path: Cow<'_, str>) -> Place<'_> {
@@ -149,8 +155,20 @@ mod tests {
 
     #[test]
     fn paths_of_ours_are_left_alone() {
-        for path in ["/", "", "/v1", "/v1/accounts", "//v1/accounts", "/livez", "/console/x", "/nothing", "/docs/", "*"]
-        {
+        for path in [
+            "/",
+            "",
+            "/v1",
+            "/v1/accounts",
+            "//v1/accounts",
+            "/livez",
+            "/console/x",
+            "/nothing",
+            "/docs/",
+            "/V1/x",
+            "/v2/accounts",
+            "*",
+        ] {
             assert_eq!(place_of(path), None, "{path}");
         }
     }

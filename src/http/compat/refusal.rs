@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 use std::error::Error;
 
-use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response};
+use bytes::Bytes;
 
 use super::CONTENT_TYPE_OF_WECHAT;
 use crate::domain::timestamp::Timestamp;
+use crate::http::hot::AnswerBody;
 use crate::http::problem::Problem;
 use crate::refresher::RefreshError;
 
@@ -76,7 +77,7 @@ impl Refusal {
     }
 
     /// The whole answer.
-    pub(super) fn into_response(self, now: Timestamp) -> Response<Body> {
+    pub(super) fn into_response(self, now: Timestamp) -> Response<AnswerBody> {
         let rid = rid(now);
         let errmsg = match &*self.hint {
             "" => format!("{} rid: {rid}", self.errmsg),
@@ -84,7 +85,7 @@ impl Refusal {
         };
         tracing::debug!(errcode = self.errcode, %errmsg, "refused a call in WeChat's words");
         let body = serde_json::json!({ "errcode": self.errcode, "errmsg": errmsg }).to_string();
-        let mut response = Response::new(Body::from(body));
+        let mut response = Response::new(AnswerBody::from(Bytes::from(body)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, CONTENT_TYPE_OF_WECHAT);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,6 +19,7 @@ use crate::domain::key::{Action, Key, Role};
 use crate::domain::sdk::{Asked, Sdk, told_to};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::token::TokenKey;
+use crate::http::hot::AnswerBody;
 use crate::live::LiveToken;
 
 /// A client that asks now is to have something of its answer; where a new value can be had, less than this is not handed out.
@@ -74,7 +75,7 @@ impl<'a> Credentials<'a> {
 
 impl Compat {
     /// Answers who shows an appid and a virtual secret with the account's access token.
-    pub(super) async fn token(&self, asked: Asked, shown: &Credentials<'_>) -> Result<Response<Body>, Refusal> {
+    pub(super) async fn token(&self, asked: Asked, shown: &Credentials<'_>) -> Result<Response<AnswerBody>, Refusal> {
         let given = |field: &Option<Cow<'_, str>>, missing| {
             field.as_deref().filter(|text| !text.is_empty()).map(str::to_owned).ok_or(missing)
         };
@@ -95,7 +96,7 @@ impl Compat {
         key: &Key,
         appid: AppId,
         is_forced: bool,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<AnswerBody>, Refusal> {
         let token_key = TokenKey::new(appid, TokenType::AccessToken);
         let asked_at = self.now();
         let mut live = self.rooms.refresher.obtain(&token_key, LEAST_LEFT).await?;
@@ -124,7 +125,7 @@ impl Compat {
         appid: AppId,
         ticket_type: &str,
         sdk: Option<Sdk>,
-    ) -> Result<Option<Response<Body>>, Refusal> {
+    ) -> Result<Option<Response<AnswerBody>>, Refusal> {
         let wanted = |kind: &TokenType| kind.ticket_type() == Some(ticket_type);
         let token_type = TokenType::ALL.into_iter().find(wanted).ok_or(Refusal::WRONG_ARGUMENTS)?;
         let key = TokenKey::new(appid, token_type);
@@ -157,8 +158,8 @@ fn tell(live: &Arc<LiveToken>, sdk: Option<Sdk>, asked: Asked, now: Timestamp) -
     Ok((value.text.expose(), told_to(sdk, asked, value.life, live.token.refresh_at, now)))
 }
 
-fn answer(body: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
+fn answer(body: &Value) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::from(Bytes::from(body.to_string())));
     response.headers_mut().insert(CONTENT_TYPE, CONTENT_TYPE_OF_WECHAT);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

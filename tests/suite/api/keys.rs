@@ -9,8 +9,20 @@ use crate::support::api::Api;
 use crate::support::database::on_every_database;
 use crate::support::process::ADMIN_KEY;
 
-const RECORD: [&str; 9] =
-    ["accounts", "actions", "created_at", "expires_at", "hint", "id", "name", "revoked_at", "role"];
+const RECORD: [&str; 12] = [
+    "accounts",
+    "actions",
+    "allow_paths",
+    "created_at",
+    "deny_paths",
+    "expires_at",
+    "hint",
+    "id",
+    "name",
+    "revoked_at",
+    "role",
+    "sdk",
+];
 
 async fn all_keys(api: &Api) -> Vec<Value> {
     items(&api.get("/v1/keys?limit=500").await.expect_status(200).body).clone()

@@ -93,6 +93,7 @@ async fn paths_have_one_spelling() {
         "/",
         "/v1",
         "/v2/accounts",
+        "/V1",
     ] {
         let reply = house.raw(&format!("GET {path} HTTP/1.1"), "host: x\r\n").await;
         assert_eq!(reply.status, 404, "{path}: {reply:?}");
