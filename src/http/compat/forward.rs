@@ -1,5 +1,6 @@
 //! Passing a call on to WeChat: changed where it shows a credential of ours, made again where its token turns out to be dead.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -62,7 +63,8 @@ impl Compat {
         self: &Arc<Self>,
         head: Parts,
         body: B,
-        path: String,
+        path: &str,
+        query: Query<'_>,
         account: Option<&str>,
     ) -> Result<Response<AnswerBody>, Refusal>
     where
@@ -72,15 +74,13 @@ impl Compat {
         if !FORWARDED.contains(&head.method) {
             return Err(Refusal::WRONG_PARAMETER.hint("this method is not forwarded"));
         }
-        let query = Query(head.uri.query().unwrap_or_default());
-        let shown = Shown { headers: &head.headers, query, path: &path };
+        let shown = Shown { headers: &head.headers, query, path };
         let Judged { change, gathered, seat } = self.judge(&shown, account, body).await?;
-        let query = query.0.to_owned();
-        let draft = Draft { method: head.method, path, query, headers: outgoing(head.headers) };
+        let draft = Draft { method: head.method, path, query: Cow::Borrowed(query.0), headers: outgoing(head.headers) };
         match change {
             Change::Token(key) => self.call_with_token(draft, gathered, key, seat).await,
             Change::Query(_, query, secret) => {
-                self.call_once(Draft { query, ..draft }, gathered, seat, Some(&secret)).await
+                self.call_once(Draft { query: Cow::Owned(query), ..draft }, gathered, seat, Some(&secret)).await
             }
             Change::Body(_, changed, secret) => {
                 self.call_once(draft, Gathered::<B>::Whole(changed), seat, Some(&secret)).await
@@ -122,7 +122,7 @@ impl Compat {
     /// A call in which no token of ours has a part. No header of the answer repeats the secret that it was made with.
     async fn call_once<B>(
         &self,
-        draft: Draft,
+        draft: Draft<'_>,
         gathered: Gathered<B>,
         seat: Seat,
         secret: Option<&AppSecret>,
@@ -168,7 +168,7 @@ impl Compat {
     /// more, if its body was kept; else the next call has the new token.
     async fn call_with_token<B>(
         self: &Arc<Self>,
-        draft: Draft,
+        draft: Draft<'_>,
         gathered: Gathered<B>,
         key: TokenKey,
         seat: Seat,
@@ -235,17 +235,17 @@ struct Judged<B> {
 }
 
 /// A call before it is known what is put into it.
-struct Draft {
+struct Draft<'a> {
     method: Method,
-    path: String,
-    query: String,
+    path: &'a str,
+    query: Cow<'a, str>,
     headers: HeaderMap,
 }
 
-impl Draft {
+impl Draft<'_> {
     /// The call, with this value for its access token if there is one.
     fn into_call(self, value: Option<&Value>) -> Result<Call, Refusal> {
-        let target = target(&self.path, &self.query, value)?;
+        let target = target(self.path, &self.query, value)?;
         Ok(Call { method: self.method, target, headers: self.headers })
     }
 }
@@ -309,6 +309,10 @@ fn marked(response: Response<AnswerBody>, version: i64, is_retried: bool) -> Res
 }
 
 fn remove_those_of_the_connection(headers: &mut HeaderMap) {
+    // Most have none of them, and looking is cheaper than removing.
+    if !headers.keys().any(|name| OF_ONE_CONNECTION.contains(name)) {
+        return;
+    }
     let lists: Vec<_> = headers.get_all(CONNECTION).iter().cloned().collect();
     let named = lists.iter().filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
     named.for_each(|name| drop(headers.remove(name.trim())));

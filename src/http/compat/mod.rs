@@ -130,7 +130,7 @@ impl Compat {
                 if head.method == Method::GET && query.one("grant_type")?.is_some() {
                     Box::pin(self.plain_token(&head, query)).await
                 } else {
-                    self.forward(head, body, path.into_owned(), None).await
+                    self.forward(head, body, &path, query, None).await
                 }
             }
             Place::StableToken => {
@@ -138,13 +138,13 @@ impl Compat {
                 Box::pin(self.token(Asked::StableToken, &Credentials::in_body(&body, query)?)).await
             }
             Place::Ticket => Box::pin(self.ticket(head, query, body)).await,
-            Place::Api(path) => self.forward(head, body, path.into_owned(), None).await,
+            Place::Api(path) => self.forward(head, body, &path, query, None).await,
             Place::OfAccount(appid, inner) => match *inner {
                 Place::Token => Box::pin(self.token_of_account(Asked::PlainToken, &head, &appid)).await,
                 Place::StableToken => Box::pin(self.token_of_account(Asked::StableToken, &head, &appid)).await,
                 Place::Ticket => Box::pin(self.ticket_of_account(head, query, &appid, body)).await,
                 Place::Api(path) | Place::TokenAlias(path) => {
-                    self.forward(head, body, path.into_owned(), Some(&appid)).await
+                    self.forward(head, body, &path, query, Some(&appid)).await
                 }
                 Place::OfAccount(..) | Place::Ambiguous => Err(ambiguous),
             },
@@ -201,7 +201,7 @@ impl Compat {
         let sdk = self.common_sdk(&appid);
         match self.ticket_for(appid, &ticket_type(&head, query)?, sdk).await? {
             Some(answer) => Ok(answer),
-            None => self.forward(head, body, TICKET_PATH.to_owned(), None).await,
+            None => self.forward(head, body, TICKET_PATH, query, None).await,
         }
     }
 
@@ -223,7 +223,7 @@ impl Compat {
         }
         match self.ticket_for(reached, &ticket_type(&head, query)?, key.sdk).await? {
             Some(answer) => Ok(answer),
-            None => self.forward(head, body, TICKET_PATH.to_owned(), Some(appid)).await,
+            None => self.forward(head, body, TICKET_PATH, query, Some(appid)).await,
         }
     }
 }
