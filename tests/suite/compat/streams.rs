@@ -151,7 +151,23 @@ async fn a_caller_who_hangs_up_gives_its_place_back() {
     .await;
     refused(&shop.get(&path).await, -1, "system error, hint: [wxtoken: too many calls");
     hanging.abort();
+    eventually(BOUND, "WeChat to see the connection closed", async || {
+        shop.sandbox.calls(APPID).iter().all(|entry| entry.ended_ms.is_some()).then_some(())
+    })
+    .await;
     eventually(BOUND, "a place", async || (shop.get(&path).await.body["errcode"] == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn calls_one_after_the_other_share_a_connection_to_wechat() {
+    let shop = Shop::open().await;
+    let token = shop.token().await;
+    for call in 0..30 {
+        shop.echo(&format!("/cgi-bin/echo/{call}?access_token={token}")).await;
+    }
+    let calls = shop.sandbox.calls(APPID).into_iter().filter(|entry| entry.path.starts_with("/cgi-bin/echo/"));
+    let ports: std::collections::BTreeSet<_> = calls.map(|entry| entry.remote).collect();
+    assert_eq!(ports.len(), 1, "{ports:?}");
 }
 
 #[tokio::test]
