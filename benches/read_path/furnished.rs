@@ -73,7 +73,8 @@ pub(super) async fn rooms(file: &Path, wechat: &str) -> Arc<Rooms> {
     };
     let stop = CancellationToken::new();
     let refresher = Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock::new(), policy, stop.clone());
-    Rooms::new(store, live, refresher, Clock::new(), (forwarder, ForwardLimits::default()), stop)
+    let limits = ForwardLimits { concurrency: 1_024, largest: 2 << 30, kept: 2 << 20 };
+    Rooms::new(store, live, refresher, Clock::new(), (forwarder, limits), stop)
 }
 
 fn key(now: Timestamp) -> Key {

@@ -185,7 +185,8 @@ impl TokenTypes {
     }
 }
 
-/// One WeChat application as admins see it. The AppSecret is not here: only the refresher asks for it.
+/// One WeChat application as admins see it. The AppSecret is not here: it is opened where a call to WeChat
+/// is made, of ours or of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// WeChat's identifier.

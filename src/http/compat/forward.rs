@@ -35,9 +35,9 @@ use crate::wechat::CallError;
 use crate::wechat::forward::{Answer, Call, Payload};
 
 /// The version of the token that the call was made with.
-pub(super) const VERSION: HeaderName = HeaderName::from_static("x-wxtoken-version");
+const VERSION: HeaderName = HeaderName::from_static("x-wxtoken-version");
 /// `true` when WeChat refused the token first and the call was made again with another one.
-pub(super) const RETRIED: HeaderName = HeaderName::from_static("x-wxtoken-retried");
+const RETRIED: HeaderName = HeaderName::from_static("x-wxtoken-retried");
 
 /// WeChat's codes for a token that is no good: superseded, malformed or unknown, expired.
 const REFUSED_TOKEN: [i64; 3] = [40_001, 40_014, 42_001];

@@ -86,12 +86,6 @@ pub(super) fn not_yet(now: Timestamp) -> Response<AnswerBody> {
     Refusal::BUSY.hint("the database has not been reached since the start; ask again").into_response(now)
 }
 
-impl Default for ForwardLimits {
-    fn default() -> Self {
-        Self { concurrency: 1_024, largest: 2 << 30, kept: 2 << 20 }
-    }
-}
-
 impl Compat {
     pub(super) fn new(rooms: Arc<Rooms>) -> Arc<Self> {
         let ForwardLimits { concurrency, largest, kept } = rooms.forward_limits;

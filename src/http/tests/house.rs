@@ -97,8 +97,8 @@ impl House {
         let client = Client::new(&settings).unwrap();
         let refresher =
             Refresher::new(Arc::clone(&store), client, Arc::clone(&live), Clock::new(), policy, stop.clone());
-        let rooms =
-            Rooms::new(store, live, refresher, Clock::new(), (forwarder, ForwardLimits::default()), stop.clone());
+        let limits = ForwardLimits { concurrency: 4, largest: 1 << 20, kept: 1 << 16 };
+        let rooms = Rooms::new(store, live, refresher, Clock::new(), (forwarder, limits), stop.clone());
         let mut house = Self { rooms, admin: String::new(), stop, _directory: directory };
         house.admin = house.key(Role::Admin, AccountScope::All, Actions::of_role(Role::Admin)).await;
         house

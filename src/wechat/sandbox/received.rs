@@ -1,12 +1,11 @@
 //! The body of a request as it arrives: kept where an endpoint reads it, counted and hashed where it only passes through.
 
-use std::fmt::Write as _;
-
 use axum::body::Body;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 
 use super::request::Endpoint;
+use crate::domain::hexadecimal;
 
 /// The longest body of an endpoint that reads it, in bytes. A longer one ends the connection.
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
@@ -46,14 +45,6 @@ impl Received {
         received.sha256 = hexadecimal(&hash.finalize());
         Some(received)
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]
