@@ -221,9 +221,14 @@ impl Compat {
             return false;
         };
         let Refused { key, source, seen_at, .. } = refused;
+        let is_another = |live: &LiveToken| live.token.value.as_ref().is_some_and(|now| now.text != value.text);
+        // It may have been replaced while the call was under way, here or by another instance: then there is nothing to ask.
+        if self.rooms.refresher.held(key).is_ok_and(|held| is_another(&held)) {
+            return true;
+        }
         let hint = Hint { key, value: &value.text, source: *source, seen_at: *seen_at };
         let report = self.hints.follow_up(&self.rooms, hint).await;
-        report.is_some_and(|report| report.token.token.value.as_ref().is_some_and(|now| now.text != value.text))
+        report.is_some_and(|report| is_another(&report.token))
     }
 }
 

@@ -30,6 +30,7 @@ async fn a_client_whose_token_was_killed_gets_another_at_its_next_ask() {
 async fn many_processes_that_start_at_once_cost_one_probe_and_no_token() {
     let shop = Shop::open().await;
     let first = shop.token().await;
+    let began = Instant::now();
     let starts = (0..200).map(|_| {
         let request = shop.admin.keyless(Method::GET, &token_path(APPID, &shop.key));
         tokio::spawn(async move { access_token(&Reply::of(request).await) })
@@ -39,7 +40,10 @@ async fn many_processes_that_start_at_once_cost_one_probe_and_no_token() {
     }
     let (probes, mints) = shop.spent();
     assert_eq!(mints, 1);
-    assert!((1..=2).contains(&probes), "{probes}: the burst may last longer than the pause after the first answer");
+    // One at once; on a machine that is so busy that the burst lasts, one more after each pause.
+    let seconds = began.elapsed().as_secs();
+    let most = [0, 1, 3, 7, 15].iter().filter(|at| **at <= seconds).count() as u64;
+    assert!((1..=most).contains(&probes), "{probes} in {seconds} s");
 }
 
 #[tokio::test]

@@ -300,3 +300,38 @@ async fn a_token_that_another_instance_has_just_fetched_is_ours() {
     let unknown = Reply::of(other.admin().keyless(Method::GET, "/cgi-bin/echo/x?access_token=nobodys")).await;
     refused(&unknown, 40_001, "invalid credential");
 }
+
+#[tokio::test]
+async fn a_token_that_another_instance_replaced_meanwhile_is_put_in_without_a_question() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let sandbox = TestSandbox::start().await;
+    let start = async || {
+        Server::builder().database(&database).wechat(sandbox.url()).env("WXTOKEN_FORCED_GAP", "1s").start().await
+    };
+    let (one, other) = (start().await, start().await);
+    sandbox.account(APPID, &json!({ "force_gap_seconds": 1 }));
+    one.admin().create_account(&json!({ "appid": APPID, "secret": SECRET })).await.expect_status(201);
+    let first = one.admin().token(APPID, "access_token").await.body["value"].as_str().expect("text").to_owned();
+    let path = format!("/cgi-bin/echo/x?access_token={first}");
+    let call = || Reply::of(one.admin().keyless(Method::GET, &path));
+    // This path has been refused for other reasons, so that its hints are not followed up for a while.
+    sandbox.faults(APPID, &json!([{ "kind": "errcode", "errcode": 40_001, "calls": ["business"] }]));
+    crate::support::wait::eventually(super::BOUND, "a pause of four seconds, after three questions", async || {
+        assert_eq!(call().await.body["errcode"], 40_001);
+        (sandbox.witness(APPID, "access_token").probes == 3).then_some(())
+    })
+    .await;
+    sandbox.kill(APPID, wxtoken::wechat::sandbox::Line::Stable);
+    sandbox.faults(APPID, &json!([{ "kind": "slow", "calls": ["business"], "times": 1, "ms": 1_500 }]));
+    let replaced = async {
+        // The call must be under way with the dead token first.
+        crate::support::wait::eventually(super::BOUND, "the slow call", async || {
+            sandbox.calls(APPID).iter().any(|entry| entry.ended_ms.is_none()).then_some(())
+        })
+        .await;
+        other.admin().report(APPID, "access_token", &first).await.expect_status(200)
+    };
+    let (reply, report) = tokio::join!(call(), replaced);
+    assert_eq!(report.body["verdict"], "replaced");
+    assert_eq!((&reply.body["errcode"], reply.header("x-wxtoken-retried")), (&json!(0), "true"), "{}", reply.text);
+}
